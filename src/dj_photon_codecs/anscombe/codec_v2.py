@@ -1,0 +1,118 @@
+"""The Anscombe transform as a numcodecs codec for Zarr V2, ``dj_photon.anscombe`` on disk.
+
+Usable as a filter (arrays in, arrays out) and as a compressor (buffers in, buffers out). Specified in
+``docs/spec/anscombe.md``; the mathematics is in :mod:`.transform`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numcodecs.abc import Codec
+from numcodecs.compat import ensure_contiguous_ndarray, ndarray_copy
+
+from .._typing import AnyArray
+from ..errors import ConfigurationError
+from .codec_v3 import CODEC_NAME
+from .transform import TransformParameters, decode_codes, encode_counts
+
+
+class AnscombeTransformV2(Codec):  # type: ignore[misc]  # numcodecs ships no types for its base class
+    """numcodecs codec from photon counts to codes of equal noise.
+
+    Parameters
+    ----------
+    zero_level
+        Counts at no light [ADU].
+    conversion_gain
+        Counts per photon [ADU/photon], finite and above 0.
+    encoded_dtype
+        Integer dtype of the codes. A count whose code does not fit raises when it is encoded.
+    decoded_dtype
+        Dtype of the counts: that of the array.
+    step
+        Quantisation in noise standard deviations.
+
+    Raises
+    ------
+    CalibrationError, ConfigurationError
+        At construction, for parameters outside their range.
+    """
+
+    codec_id = CODEC_NAME
+
+    def __init__(
+        self,
+        zero_level: float,
+        conversion_gain: float,
+        encoded_dtype: str = "uint8",
+        decoded_dtype: str = "uint16",
+        step: float = 0.5,
+    ) -> None:
+        self._parameters = TransformParameters(
+            zero_level=zero_level,
+            conversion_gain=conversion_gain,
+            encoded_dtype=encoded_dtype,
+            decoded_dtype=decoded_dtype,
+            step=step,
+        )
+        self.zero_level = self._parameters.zero_level
+        self.conversion_gain = self._parameters.conversion_gain
+        self.encoded_dtype = self._parameters.encoded_dtype
+        self.decoded_dtype = self._parameters.decoded_dtype
+        self.step = self._parameters.step
+
+    def encode(self, buf: Any) -> AnyArray:
+        """Codes of counts.
+
+        Parameters
+        ----------
+        buf
+            Array of counts, or a buffer with the bytes of one in ``decoded_dtype``.
+
+        Returns
+        -------
+        numpy.ndarray
+            In ``encoded_dtype``; of the shape of an array, flat for a buffer.
+        """
+        return encode_counts(_elements(buf, self.decoded_dtype), self._parameters)
+
+    def decode(self, buf: Any, out: Any = None) -> Any:
+        """Counts of codes.
+
+        Parameters
+        ----------
+        buf
+            Array of codes, or a buffer with the bytes of one in ``encoded_dtype``.
+        out
+            Writable buffer of the decoded size to fill, or None.
+
+        Returns
+        -------
+        numpy.ndarray or the type of ``out``
+            In ``decoded_dtype``.
+        """
+        return ndarray_copy(decode_codes(_elements(buf, self.encoded_dtype), self._parameters), out)
+
+    def get_config(self) -> dict[str, Any]:
+        """Every constructor argument, and the codec's id."""
+        return {
+            "id": self.codec_id,
+            "zero_level": self.zero_level,
+            "conversion_gain": self.conversion_gain,
+            "encoded_dtype": self.encoded_dtype,
+            "decoded_dtype": self.decoded_dtype,
+            "step": self.step,
+        }
+
+
+def _elements(buf: Any, dtype_name: str) -> AnyArray:
+    """An array as it is; the bytes of a buffer as elements of a dtype."""
+    dtype = np.dtype(dtype_name)
+    if isinstance(buf, np.ndarray) and buf.dtype.kind in "uif" and (buf.dtype.itemsize > 1 or dtype.itemsize == 1):
+        return buf
+    content = ensure_contiguous_ndarray(buf).view(np.uint8).reshape(-1)
+    if content.size % dtype.itemsize:
+        raise ConfigurationError(f"{content.size} bytes are not a whole number of {dtype} elements")
+    return content.view(dtype)

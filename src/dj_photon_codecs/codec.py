@@ -1,0 +1,197 @@
+"""The DataJoint codec: the only room that knows DataJoint.
+
+A column declared ``<photon@store>`` stores photon movies under a path that mirrors the schema, and the row holds
+what makes a handle without asking the store. Options of a column are class attributes: subclass to change them.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, ClassVar
+
+from datajoint.builtin_codecs import SchemaCodec
+from datajoint.errors import DataJointError
+from datajoint.storage import StorageBackend
+
+from ._typing import Json, ZarrFormat
+from .errors import FormatError
+from .handle import PhotonArray
+from .movies import PhotonMovie, WriteOptions, check_options, write_to
+from .sources import as_source
+from .storage.location import Location
+from .storage.record import MovieRecord, with_record, without_record
+
+#: Keys of a row that are not the record's: where the movie is, and its Zarr metadata.
+_PATH, _STORE, _METADATA = "path", "store", "zarr"
+
+
+class PhotonCodec(SchemaCodec):
+    """Photon movies in a DataJoint column: ``movie : <photon@store>``.
+
+    On insert the column takes what :func:`~dj_photon_codecs.write_movie` takes: numpy arrays, memory maps, zarr
+    and dask arrays, h5py datasets, fetched handles, or a :class:`~dj_photon_codecs.PhotonMovie` for a value
+    with its own noise model. On fetch it gives a :class:`~dj_photon_codecs.PhotonArray`, lazily.
+
+    Attributes
+    ----------
+    step
+        Quantisation in noise standard deviations.
+    profile
+        ``standard``, ``portable``, ``lossless`` or ``anscombe-v1``.
+    compressors
+        Codecs in place of the best by trial.
+    zarr_format
+        3 or 2.
+    progress
+        Whether to show a progress bar; None shows one when it takes long.
+
+    Examples
+    --------
+    >>> class ArchivePhoton(PhotonCodec):  # doctest: +SKIP (registers a codec for the whole process)
+    ...     name = "photon_archive"
+    ...     step = 1.0
+
+    A column is then declared ``<photon_archive@store>``.
+    """
+
+    name = "photon"
+    step: ClassVar[float] = 0.5
+    profile: ClassVar[str] = "standard"
+    compressors: ClassVar[Any] = None
+    zarr_format: ClassVar[ZarrFormat] = 3
+    progress: ClassVar[bool | None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Check the options of a subclass where it is defined, before DataJoint registers it."""
+        check_options(cls._options())
+        super().__init_subclass__(**kwargs)
+
+    @classmethod
+    def _options(cls) -> WriteOptions:
+        return WriteOptions(cls.step, cls.profile, cls.compressors, cls.zarr_format, cls.progress)
+
+    def validate(self, value: Any) -> None:
+        """Check what can be known without reading the movie.
+
+        Raises
+        ------
+        MovieTypeError, InvalidMovieError
+            For what is not an array of counts with axes (time, ..., height, width).
+        """
+        as_source(value.movie if isinstance(value, PhotonMovie) else value)
+
+    def encode(
+        self,
+        value: Any,
+        *,
+        key: dict[str, Any] | None = None,
+        context: dict[str, Any] | None = None,
+        store_name: str | None = None,
+    ) -> Json:
+        """Write a movie to the object store; gives the row's JSON value.
+
+        Raises
+        ------
+        MovieTypeError, InvalidMovieError
+            For what cannot be stored.
+        DataJointError
+            When the store is not configured.
+        """
+        config = _connection_config(key, context)
+        schema, table, field, primary_key = _place_in_schema(key, context)
+        # Resolve the default store's name, and record it: a collector bound to the store by name would
+        # otherwise take the movie for an orphan.
+        name = _store_name(store_name, config)
+        path: str | None = None
+
+        def place() -> Location:
+            nonlocal path
+            path, _ = self._build_path(schema, table, field, primary_key, ext=".zarr", store_name=name, config=config)
+            return _location(self._get_backend(name, config=config), path)
+
+        stored = write_to(place, value, self._options())
+        assert stored.record is not None
+        return {_PATH: path, _STORE: name, **stored.record.to_dict(), _METADATA: without_record(stored.documents)}
+
+    def decode(
+        self, stored: Any, *, key: dict[str, Any] | None = None, context: dict[str, Any] | None = None
+    ) -> PhotonArray:
+        """The handle of a row's JSON value; asks the store for nothing.
+
+        Raises
+        ------
+        FormatError
+            When the row was not written by this codec, or by a newer version of it.
+        DataJointError
+            When the row's store is not configured.
+        """
+        row = json.loads(stored) if isinstance(stored, str) else stored
+        where = f"the row of a <{self.name}> column"
+        if not isinstance(row, dict) or not {_PATH, _STORE, _METADATA} <= set(row):
+            raise FormatError(f"{where} holds no photon movie: expected path, store and zarr, got {_summary(row)}")
+        record = MovieRecord.from_dict(row, where)
+        config = _connection_config(key, context)
+        backend = self._get_backend(row[_STORE], config=config)
+        return PhotonArray(_location(backend, row[_PATH]), with_record(row[_METADATA], record), record)
+
+
+class PhotonPortableCodec(PhotonCodec):
+    """``<photon_portable@store>``: counts at the decoded levels, readable by every Zarr reader in any language."""
+
+    name = "photon_portable"
+    profile = "portable"
+
+
+def _place_in_schema(
+    key: dict[str, Any] | None, context: dict[str, Any] | None
+) -> tuple[str, str, str, dict[str, Any]]:
+    """Schema, table, column and primary key of the value being inserted.
+
+    DataJoint passes them in ``context`` from 2.3.4 on, and before in ``key`` under names that begin with an
+    underscore. This is the one place that knows.
+    """
+    key = key or {}
+    facts = context if context is not None else {name: key.get(f"_{name}") for name in ("schema", "table", "field")}
+    primary_key = {name: value for name, value in key.items() if not name.startswith("_")}
+    missing = [name for name in ("schema", "table", "field") if not facts.get(name)]
+    if missing:
+        raise DataJointError(f"a photon movie is stored by inserting it into a table: {', '.join(missing)} not known")
+    return facts["schema"], facts["table"], facts["field"], primary_key
+
+
+def _connection_config(key: dict[str, Any] | None, context: dict[str, Any] | None) -> Any:
+    """The configuration of the connection in use, from where this version of DataJoint puts it."""
+    return context["config"] if context and "config" in context else (key or {}).get("_config")
+
+
+def _store_name(store_name: str | None, config: Any) -> str:
+    """The real name of a store: that of the default store for ``<photon@>``.
+
+    Raises
+    ------
+    DataJointError
+        When no default store is configured.
+    """
+    if store_name:
+        return store_name
+    if config is None:
+        from datajoint.settings import config
+    default = config.stores.get("default")
+    if not isinstance(default, str) or not default:
+        raise DataJointError(
+            "<photon@> needs a default store and stores.default is not configured: name it in "
+            'dj.config.stores["default"], or declare the column as <photon@NAME>'
+        )
+    return default
+
+
+def _location(backend: StorageBackend, path: str) -> Location:
+    """The folder of a movie on a DataJoint store."""
+    full = backend._full_path(path)
+    if backend.protocol == "file":
+        return Location.of(full)
+    return Location(label=backend.get_url(path), root=full, filesystem=backend.fs)
+
+
+def _summary(row: Any) -> str:
+    return f"a {type(row).__name__}" + (f" with {sorted(row)}" if isinstance(row, dict) else "")

@@ -1,0 +1,85 @@
+"""A lazy view of a movie with the same noise everywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ..anscombe.generalized import generalized_anscombe
+from ..anscombe.tables import apply_table
+
+if TYPE_CHECKING:
+    from .array import PhotonArray
+
+
+class StabilizedView:
+    """The stabilised movie: ``generalized_anscombe(counts, conversion_gain, zero_level)``, read lazily.
+
+    Attributes
+    ----------
+    shape
+        Shape of the movie.
+    dtype
+        float32.
+
+    Parameters
+    ----------
+    movie
+        The handle.
+    conversion_gain, zero_level
+        Of its noise model [ADU per photon, ADU].
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, movie: PhotonArray, conversion_gain: float, zero_level: float) -> None:
+        self._movie = movie
+        self._gain = conversion_gain
+        self._zero = zero_level
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the movie, (time, ..., height, width)."""
+        return tuple(self._movie.shape)
+
+    @property
+    def ndim(self) -> int:
+        """Number of axes."""
+        return len(self.shape)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __repr__(self) -> str:
+        return f"<StabilizedView {self.shape} float32, unit noise, of {self._movie!r}>"
+
+    def __getitem__(self, selection: Any) -> npt.NDArray[np.float32]:
+        """Stabilised values of the selected counts, with a noise of 1."""
+        return self._stabilize(np.asarray(self._movie[selection]))
+
+    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[npt.NDArray[np.float32]]:
+        """Stabilised frames one by one, reading ahead, as :meth:`PhotonArray.frames`."""
+        return map(self._stabilize, self._movie.frames(start, stop))
+
+    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        if copy is False:
+            raise ValueError("a stabilised view is computed when it is read: it cannot be had without a copy")
+        return np.asarray(self[...], dtype=dtype)
+
+    @cached_property
+    def _table(self) -> npt.NDArray[np.float32]:
+        """Stabilised values of every 8- or 16-bit count, in two's complement order."""
+        info = np.iinfo(self._movie.dtype)
+        values = np.arange(info.min, info.max + 1, dtype=np.float64)
+        stabilized = generalized_anscombe(values, gain=self._gain, offset=self._zero)
+        return np.roll(np.asarray(stabilized, np.float32), info.min)
+
+    def _stabilize(self, counts: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+        if counts.dtype.kind in "ui" and counts.dtype.itemsize <= 2 and counts.ndim:
+            return apply_table(self._table, np.ascontiguousarray(counts).view(f"u{counts.dtype.itemsize}"))
+        values = generalized_anscombe(counts.astype(np.float64), gain=self._gain, offset=self._zero)
+        return np.asarray(values, np.float32)

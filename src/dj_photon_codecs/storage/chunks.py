@@ -1,0 +1,297 @@
+"""Reading the chunks of a stored array, one by one, each checked and each named when it fails.
+
+zarr reads a chunk that is not there as fill value, and calls one that is altered an unnamed ValueError.
+Here a missing chunk raises :class:`~dj_photon_codecs.errors.MissingChunkError` and a damaged one
+:class:`~dj_photon_codecs.errors.DamagedChunkError`, both with the object's key and the frames that are affected.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from zarr.abc.store import Store
+
+from .._typing import AnyArray
+from .._zarr import (
+    ArrayConfig,
+    ArrayMetadata,
+    ArraySpec,
+    ArrayV3Metadata,
+    Buffer,
+    RangeByteRequest,
+    ShardingCodec,
+    SuffixByteRequest,
+    create_codec_pipeline,
+    default_buffer_prototype,
+    get_pipeline_class,
+    zarr_dtype,
+)
+from ..errors import DamagedChunkError, MissingChunkError, PhotonCodecError, StorageError
+from .location import ProcessStore
+
+#: In a shard's index: this chunk was not written.
+_EMPTY = np.iinfo(np.uint64).max
+
+Coords = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ChunkGrid:
+    """The grid of inner chunks of an array, and which object each of them is in.
+
+    Attributes
+    ----------
+    shape
+        Shape of the array.
+    chunk
+        Shape of an inner chunk.
+    stored
+        Shape of what one object holds: a shard, or the chunk itself.
+    """
+
+    shape: tuple[int, ...]
+    chunk: tuple[int, ...]
+    stored: tuple[int, ...]
+
+    @property
+    def per_object(self) -> tuple[int, ...]:
+        """Inner chunks along each axis of an object."""
+        return tuple(s // c for s, c in zip(self.stored, self.chunk, strict=True))
+
+    @property
+    def objects(self) -> tuple[int, ...]:
+        """Objects along each axis of the array."""
+        return tuple(math.ceil(n / s) for n, s in zip(self.shape, self.stored, strict=True))
+
+    @property
+    def chunks(self) -> tuple[int, ...]:
+        """Inner chunks along each axis of the array."""
+        return tuple(math.ceil(n / c) for n, c in zip(self.shape, self.chunk, strict=True))
+
+    def object_of(self, coords: Coords) -> tuple[Coords, Coords]:
+        """The object that holds an inner chunk, and the chunk's place in it."""
+        pairs = [divmod(i, n) for i, n in zip(coords, self.per_object, strict=True)]
+        return tuple(p[0] for p in pairs), tuple(p[1] for p in pairs)
+
+    def chunks_in(self, stored: Coords) -> Iterator[Coords]:
+        """Inner chunks of an object that lie inside the array."""
+        ranges = [
+            range(o * n, min((o + 1) * n, total))
+            for o, n, total in zip(stored, self.per_object, self.chunks, strict=True)
+        ]
+        return itertools.product(*ranges)
+
+    def all_objects(self) -> Iterator[Coords]:
+        """Every object of the array, in time order."""
+        return itertools.product(*(range(n) for n in self.objects))
+
+    def frames(self, coords: Coords) -> tuple[int, int]:
+        """First and last frame (exclusive) of an inner chunk."""
+        start = coords[0] * self.chunk[0]
+        return start, min(start + self.chunk[0], self.shape[0])
+
+
+class ChunkReader:
+    """Fetches and decodes inner chunks.
+
+    Parameters
+    ----------
+    metadata
+        Of the array.
+    store
+        Where its objects are.
+    """
+
+    def __init__(self, metadata: ArrayMetadata, store: ProcessStore) -> None:
+        self.metadata = metadata
+        self.store = store
+        self._indices: dict[Coords, AnyArray] = {}
+        config = ArrayConfig.from_dict({"write_empty_chunks": True})
+        prototype = default_buffer_prototype()
+        outer = metadata.get_chunk_spec((0,) * len(metadata.shape), config, prototype)
+        codec = metadata.codecs[0] if isinstance(metadata, ArrayV3Metadata) else None
+        self._sharding = codec if isinstance(codec, ShardingCodec) and len(metadata.codecs) == 1 else None  # type: ignore[union-attr]
+        if self._sharding is None:
+            self.grid = ChunkGrid(metadata.shape, outer.shape, outer.shape)
+            self.spec: ArraySpec = outer
+            self.pipeline = create_codec_pipeline(metadata)
+        else:
+            self.grid = ChunkGrid(metadata.shape, self._sharding.chunk_shape, outer.shape)
+            self.spec = replace(outer, shape=self._sharding.chunk_shape)
+            self.pipeline = get_pipeline_class().from_codecs(self._sharding.codecs)
+            self._index_pipeline = get_pipeline_class().from_codecs(self._sharding.index_codecs)
+            self.index_spec = ArraySpec(
+                shape=(*self.grid.per_object, 2),
+                dtype=zarr_dtype(np.dtype(np.uint64)),
+                fill_value=_EMPTY,
+                config=config,
+                prototype=prototype,
+            )
+            entries = math.prod(self.index_spec.shape)
+            self._index_size = self._index_pipeline.compute_encoded_size(8 * entries, self.index_spec)
+
+    def key(self, stored: Coords) -> str:
+        """The store key of an object."""
+        return self.metadata.encode_chunk_key(stored)
+
+    def _describe(self, coords: Coords) -> str:
+        """A chunk as users are told of it."""
+        start, stop = self.grid.frames(coords)
+        stored, _ = self.grid.object_of(coords)
+        return f"chunk {coords} (frames {start} to {stop - 1}) in object {self.key(stored)!r} of {self.store.location.label}"
+
+    async def read(self, coords: Coords) -> AnyArray:
+        """Decode one inner chunk.
+
+        Returns
+        -------
+        numpy.ndarray
+            Of the full chunk shape, also at the edges of the array; not to be written to.
+
+        Raises
+        ------
+        MissingChunkError
+            When the chunk or its object is not in the store.
+        DamagedChunkError
+            When it is truncated or altered.
+        StorageError
+            When the store cannot be reached.
+        """
+        stored, place = self.grid.object_of(coords)
+        if self._sharding is None:
+            payload = await self._get(stored, None, coords)
+        else:
+            index = self._indices.get(stored)
+            if index is None:
+                index = await self._read_index(stored, coords)
+                self._indices[stored] = index
+            span = self._span(index, place, coords)
+            payload = await self._get(stored, RangeByteRequest(*span), coords)
+            if len(payload) != span[1] - span[0]:
+                raise DamagedChunkError(
+                    f"{self._describe(coords)} is truncated: {len(payload)} of {span[1] - span[0]} bytes"
+                )
+        return await self.decode(payload, coords)
+
+    async def read_object(self, stored: Coords) -> dict[Coords, AnyArray | Exception]:
+        """Every inner chunk of an object in one request: decoded, or the error that reading it gives."""
+        wanted = list(self.grid.chunks_in(stored))
+        try:
+            content = await self._get(stored, None, wanted[0])
+            if self._sharding is None:
+                payloads: list[Any] = [content]
+            else:
+                index = await self._decode_index(self._index_bytes(content), wanted[0])
+                self._indices[stored] = index
+                payloads = [self._slice(content, index, coords) for coords in wanted]
+        except (MissingChunkError, DamagedChunkError) as error:
+            return dict.fromkeys(wanted, error)
+
+        async def decoded(payload: Any, coords: Coords) -> AnyArray | Exception:
+            if isinstance(payload, Exception):
+                return payload
+            try:
+                return await self.decode(payload, coords)
+            except DamagedChunkError as error:
+                return error
+
+        results = await asyncio.gather(*map(decoded, payloads, wanted))
+        return dict(zip(wanted, results, strict=True))
+
+    def _slice(self, content: Buffer, index: AnyArray, coords: Coords) -> Any:
+        """The payload of one chunk out of its whole object, or what is wrong with it."""
+        try:
+            start, stop = self._span(index, self.grid.object_of(coords)[1], coords)
+        except (MissingChunkError, DamagedChunkError) as error:
+            return error
+        if stop > len(content):
+            return DamagedChunkError(f"{self._describe(coords)} is truncated: its object ends at byte {len(content)}")
+        return content[start:stop]
+
+    def _span(self, index: AnyArray, place: Coords, coords: Coords) -> tuple[int, int]:
+        """First and last byte (exclusive) of a chunk in its shard."""
+        offset, length = (int(n) for n in index[place])
+        if offset == _EMPTY or length == _EMPTY:
+            raise MissingChunkError(
+                f"{self._describe(coords)} is missing: the index of its shard says it was not written"
+            )
+        return offset, offset + length
+
+    def _index_bytes(self, content: Buffer) -> Buffer:
+        """The encoded index of a shard, out of the whole object."""
+        assert self._sharding is not None
+        at_start = self._sharding.index_location.value == "start"
+        return content[: self._index_size] if at_start else content[-self._index_size :]
+
+    async def _read_index(self, stored: Coords, coords: Coords) -> AnyArray:
+        assert self._sharding is not None
+        request: Any = SuffixByteRequest(self._index_size)
+        if self._sharding.index_location.value == "start":
+            request = RangeByteRequest(0, self._index_size)
+        return await self._decode_index(await self._get(stored, request, coords), coords)
+
+    async def _decode_index(self, payload: Buffer, coords: Coords) -> AnyArray:
+        if len(payload) != self._index_size:
+            raise DamagedChunkError(f"{self._describe(coords)} cannot be found: the index of its shard is truncated")
+        try:
+            [decoded] = await self._index_pipeline.decode([(payload, self.index_spec)])
+        except Exception as error:  # whatever a codec raises on altered bytes
+            raise DamagedChunkError(
+                f"{self._describe(coords)} cannot be found: the index of its shard is damaged ({error})"
+            ) from error
+        assert decoded is not None
+        return decoded.as_numpy_array()
+
+    async def encode_index(self, index: AnyArray) -> bytes:
+        """The bytes of a shard's index."""
+        buffer = self.index_spec.prototype.nd_buffer.from_numpy_array(index)
+        [encoded] = await self._index_pipeline.encode([(buffer, self.index_spec)])
+        assert encoded is not None
+        return encoded.to_bytes()
+
+    async def payload(self, stored: Coords) -> Buffer:
+        """All bytes of an object, as they are.
+
+        Raises
+        ------
+        MissingChunkError
+            When it is not in the store.
+        """
+        return await self._get(stored, None, next(iter(self.grid.chunks_in(stored))))
+
+    async def _get(self, stored: Coords, byte_range: Any, coords: Coords) -> Buffer:
+        """Bytes of an object; a missing object is named."""
+        store: Store = self.store.get()
+        try:
+            payload = await store.get(self.key(stored), default_buffer_prototype(), byte_range)
+        except (FileNotFoundError, KeyError):
+            payload = None
+        except (OSError, ValueError) as error:
+            # a short object: stores differ in what they raise for a range beyond its end
+            raise StorageError(f"{self._describe(coords)} cannot be read: {error}") from error
+        if payload is None:
+            raise MissingChunkError(f"{self._describe(coords)} is missing: was it deleted, or copied incompletely?")
+        return payload
+
+    async def decode(self, payload: Buffer, coords: Coords) -> AnyArray:
+        """Counts of the bytes of one chunk."""
+        try:
+            [decoded] = await self.pipeline.decode([(payload, self.spec)])
+            assert decoded is not None
+            counts = decoded.as_numpy_array()
+            if counts.shape != self.spec.shape:
+                counts = counts.reshape(self.spec.shape)
+        except PhotonCodecError:  # one of our codecs knows better than "damaged"
+            raise
+        except Exception as error:  # whatever a codec raises on altered bytes
+            raise DamagedChunkError(
+                f"{self._describe(coords)} is damaged ({type(error).__name__}: {error}): restore it from a copy; "
+                "verify() lists every damaged chunk"
+            ) from error
+        return counts

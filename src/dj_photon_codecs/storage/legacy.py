@@ -1,0 +1,117 @@
+"""Arrays in the format of the anscombe-transform package, ``anscombe-v1``: read with care, written on request."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from .._typing import AnyArray, ZarrFormat
+from .._zarr import ArrayMetadata, ArrayV3Metadata, ShardingCodec
+from ..anscombe.legacy import encode, legacy_domain
+from ..anscombe.legacy_codecs import LegacyAnscombeV2, LegacyAnscombeV3
+from ..anscombe.transform import TransformParameters
+from ..calibration import Calibration
+from ..errors import CodeRangeError, ConfigurationError, PhotonCodecError
+from .values import ValueRange
+
+_NAME = "anscombe-v1"
+
+
+def trusted_metadata(metadata: ArrayMetadata) -> ArrayMetadata:
+    """The same metadata with our codec for ``anscombe-v1``, whichever package's class zarr's registry chose.
+
+    Both decode alike where the format is right; ours raises where it would give wrong counts.
+    """
+    if isinstance(metadata, ArrayV3Metadata):
+        return replace(metadata, codecs=[_trusted_v3(codec) for codec in metadata.codecs])
+    if not metadata.filters and getattr(metadata.compressor, "codec_id", "") != _NAME:
+        return metadata
+    filters = tuple(_trusted_v2(codec) for codec in metadata.filters or ()) or None
+    return replace(metadata, filters=filters, compressor=_trusted_v2(metadata.compressor))
+
+
+def _trusted_v3(codec: Any) -> Any:
+    if isinstance(codec, ShardingCodec):
+        return replace(codec, codecs=tuple(_trusted_v3(inner) for inner in codec.codecs))
+    document = codec.to_dict()
+    if document.get("name") != _NAME or isinstance(codec, LegacyAnscombeV3):
+        return codec
+    return LegacyAnscombeV3.from_dict(document)
+
+
+def _trusted_v2(codec: Any) -> Any:
+    if getattr(codec, "codec_id", "") != _NAME or isinstance(codec, LegacyAnscombeV2):
+        return codec
+    return LegacyAnscombeV2.from_config(codec.get_config())
+
+
+def legacy_calibration(metadata: ArrayMetadata) -> Calibration | None:
+    """The noise model that an ``anscombe-v1`` array was coded with; None for other arrays."""
+    codecs: list[Any] = []
+    if isinstance(metadata, ArrayV3Metadata):
+        for codec in metadata.codecs:
+            codecs += codec.codecs if isinstance(codec, ShardingCodec) else (codec,)
+    else:
+        codecs = [*(metadata.filters or ()), metadata.compressor]
+    for codec in codecs:
+        if isinstance(codec, LegacyAnscombeV2 | LegacyAnscombeV3):
+            return Calibration.given(codec.conversion_gain, codec.zero_level)
+    return None
+
+
+def legacy_parameters(
+    dtype: np.dtype[Any], values: ValueRange, calibration: Calibration, step: float, zarr_format: ZarrFormat
+) -> TransformParameters:
+    """The parameters of an ``anscombe-v1`` array, checked against what that format can hold.
+
+    Raises
+    ------
+    ConfigurationError
+        For another step than 0.5 or a dtype the format cannot give back.
+    CalibrationError, CodeRangeError
+        When the format would wrap or confuse codes at this gain, or the counts are outside it.
+    """
+    way_out = "use profile='standard', which has no such limits"
+    if step != 0.5:
+        raise ConfigurationError(f"the anscombe-v1 format has a fixed step of 0.5, got step={step:g}: {way_out}")
+    if dtype.name not in ("int16", "uint16"):
+        raise ConfigurationError(f"the anscombe-v1 profile stores int16 and uint16 counts, got {dtype}: {way_out}")
+    if values.low < 0 or values.high > 32767:
+        raise CodeRangeError(
+            f"the anscombe-v1 format clamps counts outside 0 to 32767, the movie has {values.low} to {values.high}: {way_out}"
+        )
+    gain, zero = calibration.conversion_gain, calibration.zero_level
+    problem: PhotonCodecError | None = None
+    for encoded in ("uint8", "uint16") if zarr_format == 3 else ("uint8",):  # its V2 codec knows uint8 only
+        try:
+            legacy_domain(gain, zero, encoded, dtype.name)
+        except PhotonCodecError as error:
+            problem = problem or error
+            continue
+        return TransformParameters(zero, gain, encoded, dtype.name, step)
+    assert problem is not None
+    raise problem
+
+
+def legacy_filter(parameters: TransformParameters, zarr_format: ZarrFormat) -> Any:
+    """The codec object that writes ``anscombe-v1``."""
+    if zarr_format == 2:
+        return LegacyAnscombeV2(parameters.zero_level, parameters.conversion_gain)
+    return LegacyAnscombeV3(
+        zero_level=parameters.zero_level,
+        conversion_gain=parameters.conversion_gain,
+        encoded_dtype=parameters.encoded_dtype,
+        decoded_dtype=parameters.decoded_dtype,
+    )
+
+
+def legacy_codes(counts: AnyArray, parameters: TransformParameters) -> AnyArray:
+    """The codes that the format holds for ``counts``."""
+    return encode(
+        counts,
+        conversion_gain=parameters.conversion_gain,
+        zero_level=parameters.zero_level,  # type: ignore[arg-type]  # its signature says int, its arithmetic is real
+        encoded_dtype=parameters.encoded_dtype,
+    )

@@ -1,0 +1,106 @@
+"""The values of a movie before it is stored: what is refused, and what decides the dtype of the codes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from .._typing import AnyArray
+from ..errors import InvalidMovieError
+from ..sources import Source
+
+#: Bytes looked at in one go: in cache, and small against a shard.
+_BLOCK_BYTES = 1 << 22
+
+#: Frames looked at in a movie that is not in memory, spread from its first to its last.
+_SAMPLE_FRAMES = 16
+
+
+@dataclass(frozen=True)
+class ValueRange:
+    """Lowest and highest count, and whether all counts are whole numbers."""
+
+    low: float
+    high: float
+    whole: bool
+
+    def __or__(self, other: ValueRange) -> ValueRange:
+        return ValueRange(min(self.low, other.low), max(self.high, other.high), self.whole and other.whole)
+
+
+def check_block(counts: AnyArray, first_frame: int, *, negative_allowed: bool) -> ValueRange:
+    """The range of a block of frames.
+
+    Raises
+    ------
+    InvalidMovieError
+        For NaN and infinity, and for negative counts unless they are allowed; the message says what stands
+        where, and the ways out.
+    """
+    step = max(1, _BLOCK_BYTES // max(1, counts[0].nbytes))
+    found: ValueRange | None = None
+    for start in range(0, len(counts), step):
+        part = counts[start : start + step]
+        low, high = part.min(), part.max()  # NaN comes through both
+        if not (np.isfinite(low) and np.isfinite(high)):
+            where = _first(~np.isfinite(part), first_frame + start)
+            value = part[~np.isfinite(part)][0]
+            raise InvalidMovieError(
+                f"the movie holds {value} (first at {where}): photon counts are finite; mask or replace such pixels"
+            )
+        if low < 0 and not negative_allowed:
+            lowest = counts.min()  # the message gives the minimum of the block, not of the part
+            raise InvalidMovieError(
+                f"the movie holds negative values: minimum {lowest} (first negative value at "
+                f"{_first(part < 0, first_frame + start)}). Ways out: subtract the pedestal "
+                f"(movie - movie.min()), or say where zero light is: PhotonMovie(movie, conversion_gain=..., zero_level=...)"
+            )
+        whole = part.dtype.kind != "f" or bool((part == np.rint(part)).all())
+        this = ValueRange(_number(low), _number(high), whole)
+        found = this if found is None else found | this
+    assert found is not None
+    return found
+
+
+def _number(value: np.generic) -> float:
+    """A numpy scalar as the Python number it is (an int stays exact)."""
+    number: float = value.item()
+    return number
+
+
+def _first(mask: AnyArray, first_frame: int) -> str:
+    """Where a mask is first true, as an index of the movie."""
+    index = np.unravel_index(int(mask.argmax()), mask.shape)
+    return str((first_frame + int(index[0]), *(int(i) for i in index[1:])))
+
+
+def value_range(source: Source, *, negative_allowed: bool) -> ValueRange:
+    """The range of a movie in memory, or of a sample of one that is not; raises as :func:`check_block`."""
+    if source.in_memory:
+        return scan(source, negative_allowed=negative_allowed)
+    n_frames = source.shape[0]
+    chosen = np.unique(np.linspace(0, n_frames - 1, min(n_frames, _SAMPLE_FRAMES)).astype(int)).tolist()
+    return _combined(source, ((i, i + 1) for i in chosen), negative_allowed=negative_allowed)
+
+
+def scan(source: Source, *, negative_allowed: bool) -> ValueRange:
+    """The range of a whole movie, in bounded memory; raises as :func:`check_block`."""
+    return _combined(source, _spans(source), negative_allowed=negative_allowed)
+
+
+def _combined(source: Source, spans: Iterator[tuple[int, int]], *, negative_allowed: bool) -> ValueRange:
+    found: ValueRange | None = None
+    for start, stop in spans:
+        this = check_block(source.read(start, stop), start, negative_allowed=negative_allowed)
+        found = this if found is None else found | this
+    assert found is not None
+    return found
+
+
+def _spans(source: Source) -> Iterator[tuple[int, int]]:
+    """Runs of frames of about eight blocks: few requests, little memory."""
+    frame_bytes = int(np.prod(source.shape[1:])) * source.dtype.itemsize
+    step = max(1, 8 * _BLOCK_BYTES // max(1, frame_bytes))
+    return ((start, min(start + step, source.shape[0])) for start in range(0, source.shape[0], step))

@@ -1,0 +1,89 @@
+"""Reading every chunk of a stored movie, to know that all of it is there and unaltered."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .._zarr import submit
+from ..errors import DamagedChunkError, MissingChunkError
+from .chunks import ChunkReader, Coords
+from .progress import progress_bar
+
+
+@dataclass(frozen=True)
+class ChunkProblem:
+    """One chunk that cannot be read.
+
+    Attributes
+    ----------
+    chunk
+        Coordinates in the grid of inner chunks.
+    frames
+        First and last frame (exclusive) that it holds, of its part of the image.
+    object_key
+        Key of the object it is in.
+    message
+        What is wrong.
+    """
+
+    chunk: Coords
+    frames: tuple[int, int]
+    object_key: str
+    message: str
+
+
+@dataclass(frozen=True)
+class VerificationReport:
+    """What :meth:`PhotonArray.verify` found; true in a condition when every chunk reads well.
+
+    Attributes
+    ----------
+    n_chunks
+        Chunks that were read.
+    missing, damaged
+        Those that are not there, and those that are altered.
+    """
+
+    n_chunks: int
+    missing: tuple[ChunkProblem, ...] = ()
+    damaged: tuple[ChunkProblem, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Whether every chunk is there and unaltered."""
+        return not (self.missing or self.damaged)
+
+    def __bool__(self) -> bool:
+        return self.ok
+
+    def __str__(self) -> str:
+        if self.ok:
+            return f"all {self.n_chunks} chunks are there and unaltered"
+        lines = [f"{len(self.missing)} missing and {len(self.damaged)} damaged of {self.n_chunks} chunks:"]
+        return "\n".join([*lines, *(problem.message for problem in (*self.missing, *self.damaged))])
+
+
+def verify_chunks(reader: ChunkReader, *, progress: bool | None = None) -> VerificationReport:
+    """Read and decode every chunk of an array, one object in memory at a time.
+
+    Raises
+    ------
+    StorageError
+        When the store cannot be reached: that says nothing of the chunks.
+    """
+    grid = reader.grid
+    n_chunks = 0
+    missing, damaged = [], []
+    stored_objects = list(grid.all_objects())
+    with progress_bar("verifying", len(stored_objects), "object", progress) as advance:
+        for stored in stored_objects:
+            for coords, result in submit(reader.read_object(stored)).result().items():
+                n_chunks += 1
+                if isinstance(result, Exception):
+                    problem = ChunkProblem(coords, grid.frames(coords), reader.key(stored), str(result))
+                    if isinstance(result, MissingChunkError):
+                        missing.append(problem)
+                    elif isinstance(result, DamagedChunkError):
+                        damaged.append(problem)
+            advance(1)
+    return VerificationReport(n_chunks, tuple(missing), tuple(damaged))

@@ -1,0 +1,347 @@
+"""Writing a movie: in one pass, a shard at a time, all of it or nothing.
+
+The order on the store is chunks first and the metadata document last: what an interrupted process leaves
+behind does not open as an array.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import math
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from zarr.abc.store import Store
+from zarr.storage import MemoryStore
+
+from .._typing import AnyArray, Json, ZarrFormat
+from .._zarr import (
+    ArrayMetadata,
+    ArrayV3Metadata,
+    ShardingCodec,
+    default_buffer_prototype,
+    metadata_documents,
+    submit,
+)
+from ..calibration import Calibration
+from ..errors import CodeRangeError, ConfigurationError, StorageError
+from ..sources import Source
+from .chunks import ChunkReader, Coords
+from .compression import bytes_codecs, choose_compressor, given_codecs
+from .layout import Layout, plan_layout
+from .location import Location, ProcessStore
+from .profiles import Encoding, plan_encoding
+from .progress import progress_bar
+from .record import ATTRIBUTE, MovieRecord
+from .values import ValueRange, check_block, scan
+
+#: Pixels that compressors are tried on.
+_TRIAL_PIXELS = 1 << 21
+
+
+@dataclass(frozen=True)
+class WritePlan:
+    """Everything that is decided before the first byte is written.
+
+    Attributes
+    ----------
+    source
+        The movie.
+    values
+        The range of its counts: of all of them when it is in memory, otherwise of a sample.
+    calibration
+        Its noise model, and how it was got.
+    profile
+        The profile to use: ``lossless`` where the calibration is not reliable.
+    step
+        Quantisation in noise standard deviations; 0 when lossless.
+    compressors
+        Given by hand, or None for the best by trial.
+    zarr_format
+        2 or 3.
+    negative_allowed
+        Whether the zero level was given, so that negative counts have a meaning.
+    progress
+        Whether to show a bar; None when it takes long.
+    """
+
+    source: Source
+    values: ValueRange
+    calibration: Calibration
+    profile: str
+    step: float
+    compressors: Any
+    zarr_format: ZarrFormat
+    negative_allowed: bool
+    progress: bool | None
+
+
+def write_array(location: Location, plan: WritePlan) -> dict[str, Json]:
+    """Write a movie.
+
+    Returns
+    -------
+    dict
+        The metadata documents by key, as written.
+
+    Raises
+    ------
+    ConfigurationError
+        When something is stored there already.
+    InvalidMovieError
+        For values that cannot be stored, in a movie that is not in memory; in one that is, they were found before.
+    StorageError
+        When the store fails.
+    """
+    with all_or_nothing(location) as store:
+        try:
+            return _write(store, location, plan, _encoding(plan))
+        except CodeRangeError:
+            if plan.source.in_memory:
+                raise
+        # A frame outside the sample needs wider codes: look at the whole movie, and begin again.
+        submit(store.clear()).result()
+        values = scan(plan.source, negative_allowed=plan.negative_allowed)
+        return _write(store, location, plan, _encoding(replace(plan, values=values)))
+
+
+def _encoding(plan: WritePlan) -> Encoding:
+    return plan_encoding(plan.profile, plan.source.dtype, plan.values, plan.calibration, plan.step, plan.zarr_format)
+
+
+def _write(store: Store, location: Location, plan: WritePlan, encoding: Encoding) -> dict[str, Json]:
+    """One pass through the movie with a decided encoding."""
+    source = plan.source
+    layout = plan_layout(source.shape, source.dtype.itemsize, plan.zarr_format)
+    metadata = _metadata(plan, encoding, layout)
+    writer = _ObjectWriter(metadata, store, location)
+    write = partial(_write_block, writer, layout, source.shape)
+    stride = layout.object_shape[0]
+    under_way: Future[int] | None = None
+    stored_bytes = 0
+    with progress_bar("writing", source.shape[0], "frame", plan.progress) as advance:
+        try:
+            for start in range(0, source.shape[0], stride):
+                stop = min(start + stride, source.shape[0])
+                block = source.read(start, stop)
+                if not source.in_memory:
+                    check_block(block, start, negative_allowed=plan.negative_allowed)
+                block = encoding.prepared(block)
+                # Read the next frames while these are encoded: two blocks in memory, never more.
+                if under_way is not None:
+                    stored_bytes += under_way.result()
+                under_way = submit(write(block, start // stride))
+                advance(stop - start)
+            assert under_way is not None
+            stored_bytes += under_way.result()
+        except BaseException:
+            _settle(under_way)
+            raise
+    record = MovieRecord(
+        profile=encoding.profile,
+        step=plan.step if encoding.parameters else 0.0,
+        calibration=plan.calibration,
+        original_bytes=math.prod(source.shape) * source.dtype.itemsize,
+        stored_bytes=stored_bytes,
+    )
+    return put_documents(store, replace(metadata, attributes={ATTRIBUTE: record.to_dict()}))
+
+
+def put_documents(store: Store, metadata: ArrayMetadata) -> dict[str, Json]:
+    """Write the metadata documents of an array, which makes it an array."""
+    documents = metadata_documents(metadata)
+
+    async def put() -> None:
+        for key, buffer in metadata.to_buffer_dict(default_buffer_prototype()).items():
+            await store.set(key, buffer)
+
+    submit(put()).result()
+    return documents
+
+
+def _settle(under_way: Future[int] | None) -> None:
+    """Stop a write that is under way, and wait until it has, so that cleaning up comes last."""
+    if under_way is not None:
+        under_way.cancel()
+        with suppress(BaseException):
+            under_way.result()
+
+
+def _metadata(plan: WritePlan, encoding: Encoding, layout: Layout) -> ArrayMetadata:
+    """The metadata of the array, as zarr itself makes it."""
+    source = plan.source
+    if plan.compressors is None:
+        sample = encoding.compressed_array(_trial_sample(source, layout))
+        codecs = bytes_codecs(choose_compressor(sample), sample.dtype.itemsize, plan.zarr_format)
+    else:
+        codecs = given_codecs(plan.compressors, plan.zarr_format)
+    options: dict[str, Any] = {"filters": encoding.filters, "compressors": codecs}
+    if plan.zarr_format == 2:
+        # one compressor only in this format: all but the checksum are filters
+        options = {"filters": (*encoding.filters, *codecs[:-1]), "compressors": codecs[-1]}
+    else:
+        names = ["time", *[None] * (len(source.shape) - 3), "height", "width"]
+        options |= {"shards": layout.shard, "dimension_names": names}
+    array = zarr.create_array(
+        store=MemoryStore(),
+        shape=source.shape,
+        dtype=source.dtype,
+        chunks=layout.chunk,
+        fill_value=encoding.fill_value,
+        zarr_format=plan.zarr_format,
+        **options,
+    )
+    metadata: ArrayMetadata = array.metadata
+    return metadata
+
+
+def _trial_sample(source: Source, layout: Layout) -> AnyArray:
+    """Frames from the middle of the movie, as many as one chunk has and a trial needs."""
+    frame_pixels = math.prod(source.shape[1:])
+    count = min(layout.chunk[0], max(1, _TRIAL_PIXELS // frame_pixels), source.shape[0])
+    start = (source.shape[0] - count) // 2
+    frames = source.read(start, start + count)
+    # of a frame larger than a chunk, the part that its first chunk holds
+    return np.ascontiguousarray(frames[(slice(None), *(slice(n) for n in layout.chunk[1:]))])
+
+
+async def _write_block(
+    writer: _ObjectWriter, layout: Layout, shape: tuple[int, ...], block: AnyArray, time_index: int
+) -> int:
+    """Write the objects that hold a run of frames; gives their size in bytes."""
+    extents = layout.object_shape[1:]
+    counts = [math.ceil(n / e) for n, e in zip(shape[1:], extents, strict=True)]
+    total = 0
+    for place in itertools.product(*(range(n) for n in counts)):
+        region = tuple(slice(i * e, (i + 1) * e) for i, e in zip(place, extents, strict=True))
+        total += await writer.write((time_index, *place), block[(slice(None), *region)])
+    return total
+
+
+class _ObjectWriter:
+    """Encodes the chunks of one object side by side, and puts them into the store as one.
+
+    zarr's own way would fetch each shard before it writes it, and compress one chunk after the other.
+    """
+
+    def __init__(self, metadata: ArrayMetadata, store: Store, location: Location) -> None:
+        self._reader = ChunkReader(metadata, ProcessStore(location))  # for its pipelines and its grid
+        self._metadata = metadata
+        self._store = store
+        self._location = location
+
+    async def write(self, stored: Coords, counts: AnyArray) -> int:
+        """Write one object; gives its size in bytes."""
+        grid = self._reader.grid
+        places = list(
+            itertools.product(*(range(math.ceil(n / c)) for n, c in zip(counts.shape, grid.chunk, strict=True)))
+        )
+        payloads = await asyncio.gather(*(self._encode(counts, place) for place in places))
+        content = payloads[0] if not self._sharded else await self._assemble(places, payloads)
+        key = self._reader.key(stored)
+        try:
+            await self._store.set(key, default_buffer_prototype().buffer.from_bytes(content))
+        except OSError as error:
+            raise StorageError(f"object {key!r} of {self._location.label} could not be written: {error}") from error
+        return len(content)
+
+    @property
+    def _sharded(self) -> bool:
+        return isinstance(self._metadata, ArrayV3Metadata) and isinstance(self._metadata.codecs[0], ShardingCodec)
+
+    async def _encode(self, counts: AnyArray, place: Coords) -> bytes:
+        """The bytes of one inner chunk; what it has beyond the edge of the array is fill value, as in zarr."""
+        chunk_shape = self._reader.grid.chunk
+        part = counts[tuple(slice(i * c, (i + 1) * c) for i, c in zip(place, chunk_shape, strict=True))]
+        if part.shape != chunk_shape:
+            padded = np.full(chunk_shape, self._metadata.fill_value, counts.dtype)
+            padded[tuple(slice(n) for n in part.shape)] = part
+            part = padded
+        spec = self._reader.spec
+        [payload] = await self._reader.pipeline.encode([(spec.prototype.nd_buffer.from_numpy_array(part), spec)])
+        assert payload is not None
+        return payload.to_bytes()
+
+    async def _assemble(self, places: list[Coords], payloads: list[bytes]) -> bytes:
+        """A shard: its chunks one after the other, then the index."""
+        spec = self._reader.index_spec
+        index = np.full(spec.shape, np.iinfo(np.uint64).max, np.uint64)
+        offset = 0
+        for place, payload in zip(places, payloads, strict=True):
+            index[place] = offset, len(payload)
+            offset += len(payload)
+        encoded = await self._reader.encode_index(index)
+        return b"".join([*payloads, encoded])
+
+
+class all_or_nothing:
+    """A context with a writable store at a location: what was written in it goes when it fails.
+
+    Raises
+    ------
+    ConfigurationError
+        When something is stored there already; it is left as it is.
+    """
+
+    def __init__(self, location: Location) -> None:
+        self._location = location
+
+    def __enter__(self) -> Store:
+        self._store = self._location.open(read_only=False)
+        self._folders = _missing_folders(self._location)
+        if submit(_has_any(self._store)).result():
+            raise ConfigurationError(
+                f"{self._location.label} is not empty: a movie is never written over another; choose a new path or remove it"
+            )
+        return self._store
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        if error is None:
+            return
+        try:
+            submit(self._store.clear()).result()
+        except Exception as failure:  # the first error is the one to raise; this one is told with it
+            error.add_note(f"what was written to {self._location.label} could not be removed: {failure}")
+        for folder in self._folders:
+            with suppress(OSError):  # not empty, or gone already
+                folder.rmdir()
+
+
+async def _has_any(store: Store) -> bool:
+    """Whether anything at all is stored there."""
+    async for _ in store.list():
+        return True
+    return False
+
+
+def _missing_folders(location: Location) -> list[Path]:
+    """The local folders that writing will make, innermost first."""
+    if location.filesystem is not None or location.given is not None:
+        return []
+    folder = Path(location.root)
+    return list(itertools.takewhile(lambda path: not path.exists(), [folder, *folder.parents]))
+
+
+def copy_objects(origin: ChunkReader, location: Location) -> None:
+    """Copy a stored array byte for byte: its objects, then its metadata documents.
+
+    Raises
+    ------
+    MissingChunkError
+        When the original lacks an object; nothing is left of the copy.
+    """
+
+    async def copy(stored: Coords, store: Store) -> None:
+        await store.set(origin.key(stored), await origin.payload(stored))
+
+    with all_or_nothing(location) as store:
+        for stored in origin.grid.all_objects():
+            submit(copy(stored, store)).result()
+        put_documents(store, origin.metadata)
