@@ -1,0 +1,78 @@
+"""Fixtures that several test modules use: databases, object stores, and pipelines of one with the other."""
+
+from __future__ import annotations
+
+import os
+
+# Before datajoint is imported anywhere: a datajoint.json or a variable of the developer's own must not reach the tests.
+os.environ["DJ_IGNORE_CONFIG_FILE"] = "true"
+for _name in [name for name in os.environ if name.startswith("DJ_") and not name.startswith("DJ_TEST_")]:
+    if _name != "DJ_IGNORE_CONFIG_FILE":
+        del os.environ[_name]
+os.environ.update(AWS_EC2_METADATA_DISABLED="true", AWS_DEFAULT_REGION="us-east-1", MPLBACKEND="Agg")
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import settings
+
+import services
+
+# Two shared cores make any deadline flaky. On CI the examples are the same on every run.
+settings.register_profile("local", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A ``datajoint.Instance`` on PostgreSQL: the one that pip installed, or DJ_TEST_PG_HOST."""
+    with services.postgres_instance(tmp_path_factory.mktemp("postgres")) as instance:
+        yield instance
+
+
+@pytest.fixture(scope="session")
+def mysql() -> Iterator[Any]:
+    """A ``datajoint.Instance`` on MySQL or MariaDB, where there is one (or DJ_TEST_MYSQL_HOST)."""
+    with services.mysql_instance() as instance:
+        yield instance
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[services.S3Server]:
+    """An S3 service: moto's server, or DJ_TEST_S3_ENDPOINT."""
+    with services.s3_service() as server:
+        yield server
+
+
+@pytest.fixture
+def file_store(tmp_path: Path) -> dict[str, Any]:
+    """DataJoint's settings of an empty store in a folder."""
+    location = tmp_path / "store"
+    location.mkdir()
+    return {"protocol": "file", "location": str(location)}
+
+
+@pytest.fixture
+def s3_store(s3_server: services.S3Server) -> dict[str, Any]:
+    """DataJoint's settings of an empty store in a bucket."""
+    return s3_server.store(s3_server.new_bucket())
+
+
+@pytest.fixture(params=services.PIPELINES, ids="-".join)
+def pipeline(request: pytest.FixtureRequest) -> Iterator[services.Pipeline]:
+    """A schema and a store, on each database with each kind of store in turn."""
+    database, protocol = request.param
+    instance = request.getfixturevalue(database)
+    store = request.getfixturevalue(f"{protocol}_store")
+    with services.open_pipeline(instance, database, protocol, store) as opened:
+        yield opened
+
+
+@pytest.fixture
+def local_pipeline(postgres: Any, file_store: dict[str, Any]) -> Iterator[services.Pipeline]:
+    """A schema and a store on PostgreSQL and a folder, for what does not depend on either."""
+    with services.open_pipeline(postgres, "postgres", "file", file_store) as opened:
+        yield opened
