@@ -423,6 +423,6 @@ def top_of_range(parameters: TransformParameters) -> Any:
     """
     decoded, encoded = np.dtype(parameters.decoded_dtype), np.dtype(parameters.encoded_dtype)
     dtype_top = np.iinfo(decoded).max if decoded.kind in "ui" else np.finfo(decoded).max
-    code_top = np.iinfo(encoded).max if encoded.itemsize < 8 else 2**53
+    code_top = min(np.iinfo(encoded).max, 2**32)  # 64-bit codes go further than float64 resolves
     code = min(float(code_top), float(rounded_codes(float(dtype_top), parameters)))
     return decode_codes(np.array([code]).astype(encoded), parameters)[0]
