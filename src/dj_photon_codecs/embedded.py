@@ -24,6 +24,9 @@ _INSTALL = 'pip install "dj-photon-codecs[demo]"'
 #: What ends a word, a host name or a quotation on the socket's way through pg_ctl, a shell and DataJoint.
 _NOT_IN_AN_ADDRESS = frozenset(":'\"\\$`;&|<>()*?")
 
+#: Bytes: a socket's path has 104 on macOS and 108 on Linux, of which its name and the closing null take 15.
+_LONGEST_SOCKET_FOLDER = 88
+
 #: Data folders open in this process: a second opening would stop the server under the first one.
 _open_folders: set[Path] = set()
 
@@ -111,8 +114,9 @@ def embedded_server(folder: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
         # The wheel locks a file in the shared temporary folder, where one user's file shuts out every other, and puts
         # the socket of a path that is too long for one there too: both get a place of this database's own.
         server._lock = lock_class(data.parent / "postgres.lock")
-        server.runtime_path = Path(tempfile.mkdtemp(prefix="dj-photon-"))
-        cleanup.callback(shutil.rmtree, server.runtime_path, ignore_errors=True)
+        if len(os.fsencode(data)) > _LONGEST_SOCKET_FOLDER:
+            server.runtime_path = Path(tempfile.mkdtemp(prefix="dj-photon-"))
+            cleanup.callback(shutil.rmtree, server.runtime_path, ignore_errors=True)
         cleanup.callback(_stop, server)
         server.start()
         started = server.get_postmaster_info()
