@@ -112,7 +112,7 @@ def postgres_instance(folder: Path) -> Iterator[Any]:
     """A DataJoint instance on the PostgreSQL that the environment names, or else on one started in ``folder``."""
     address = _address("PG", port=5432, user="postgres")
     if address is not None:
-        with _instance(address | {"backend": "postgresql"}) as instance:
+        with _instance(address | {"backend": "postgresql", "use_tls": False}) as instance:
             yield instance
     else:
         with embedded_server(folder) as embedded, _instance(embedded) as instance:
