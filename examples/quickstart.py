@@ -2,22 +2,20 @@
 
     pip install -e ".[demo]" && python examples/quickstart.py
 
-It needs no database server and no account: everything lives in a temporary folder, except for the picture that it
-leaves in examples/output/quickstart.png.
+No database server and no account needed: all is in a temporary folder, but for the picture that it leaves.
 """
-
-from __future__ import annotations
 
 import os
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tifffile
 
-os.environ.setdefault("DJ_IGNORE_CONFIG_FILE", "true")  # a datajoint.json nearby is another pipeline's
+os.environ.setdefault("DJ_IGNORE_CONFIG_FILE", "true")  # a datajoint.json nearby belongs to another pipeline
 
 import datajoint as dj
 
@@ -26,57 +24,50 @@ from dj_photon_codecs.embedded import embedded_database
 
 HERE = Path(__file__).parent
 MOVIE = HERE / "data" / "minisim_12bit.tif"
-SENSOR_GAIN = 2.0  # ADU per electron: the recording is simulated, so here the truth is known
+PICTURE = HERE / "output" / "quickstart.png"
+SENSOR_GAIN = 2.0  # ADU per electron: the recording is simulated, so the truth is known
 
 
-def main(picture: Path = HERE / "output" / "quickstart.png") -> dict[str, float]:
+def main(picture: Path = PICTURE) -> dict[str, float]:
     """Store the movie, fetch it, compare; gives the numbers that it prints."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, embedded_database(folder):
         # Where the frames go. In a lab this is a shared disk or an S3 bucket, named in datajoint.json.
         store = Path(folder) / "store"
         store.mkdir()
         dj.config.stores = {"default": "imaging", "imaging": {"protocol": "file", "location": str(store)}}
+        schema = dj.Schema("quickstart")
 
-        Recording = declare_tables()
+        @schema
+        class Recording(dj.Manual):  # type: ignore[misc]  # DataJoint has no type information
+            definition = """
+            recording : int32
+            ---
+            fps : float64          # frames per second
+            movie : <photon@imaging>
+            """
+
         movie = tifffile.imread(MOVIE)
-        Recording.insert1({"recording": 1, "fps": 20.0, "movie": movie})
+        Recording().insert1({"recording": 1, "fps": 20.0, "movie": movie})
+        numbers = compare(movie, lambda: (Recording() & {"recording": 1}).fetch1("movie"), picture)
 
-        stored = (Recording & {"recording": 1}).fetch1("movie")  # a handle: nothing has been read yet
-        numbers = measure(movie, stored, lambda: (Recording & {"recording": 1}).fetch1("movie"))
-        report(stored, numbers)
-        draw(movie, stored, picture)
-        print(f"picture           {picture}")
+    before, after = numbers["bytes before"] / 1e6, numbers["bytes after"] / 1e6
+    print(f"movie             {movie.shape[0]} frames of {movie.shape[1]} x {movie.shape[2]}, {movie.dtype}")
+    print(f"size              {before:.2f} MB before, {after:.2f} MB after: {numbers['ratio']:.2f} times smaller")
+    print(f"conversion gain   {numbers['gain']:.2f} ADU per electron found, the sensor's is {SENSOR_GAIN:.2f}")
+    print(f"largest error     {numbers['largest error']:.2f} noise standard deviations")
+    print(f"one random frame  {numbers['frame ms']:.1f} ms")
+    print(f"picture           {picture}")
     return numbers
 
 
-def declare_tables() -> Any:
-    """One table: a recording and its movie."""
-    schema = dj.Schema("quickstart")
-
-    @schema
-    class Recording(dj.Manual):  # type: ignore[misc]  # DataJoint has no type information
-        definition = """
-        recording : int32
-        ---
-        fps : float64          # frames per second
-        movie : <photon@imaging>
-        """
-
-    return Recording()
-
-
-def noise(counts: Any, calibration: Calibration) -> Any:
-    """Standard deviation of the noise at a number of counts [ADU]."""
-    photons = np.maximum((counts - calibration.zero_level) / calibration.conversion_gain, 0)
-    return calibration.conversion_gain * np.sqrt(photons + 3 / 8)
-
-
-def measure(movie: Any, stored: PhotonArray, fetch: Any) -> dict[str, float]:
+def compare(movie: Any, fetch: Callable[[], PhotonArray], picture: Path) -> dict[str, float]:
     """What a user wants to know before trusting a codec with a movie."""
-    error = np.abs(stored[:].astype(float) - movie)
+    stored = fetch()  # a handle: nothing is read before the first frame is asked for
+    error = np.abs(stored[:].astype(float) - movie) / noise(movie, stored.calibration)
+    draw(movie, stored, picture)
     seconds = []
     for frame in np.random.default_rng(0).integers(len(movie), size=20):
-        handle = fetch()  # a new one, with no frame in its cache
+        handle = fetch()  # a new one, with nothing in its cache
         start = time.perf_counter()
         handle[int(frame)]
         seconds.append(time.perf_counter() - start)
@@ -85,19 +76,15 @@ def measure(movie: Any, stored: PhotonArray, fetch: Any) -> dict[str, float]:
         "bytes after": movie.nbytes / stored.compression_ratio,
         "ratio": stored.compression_ratio,
         "gain": stored.calibration.conversion_gain,
-        "largest error": float((error / noise(movie, stored.calibration)).max()),
+        "largest error": float(error.max()),
         "frame ms": 1000 * float(np.median(seconds)),
     }
 
 
-def report(stored: PhotonArray, numbers: dict[str, float]) -> None:
-    """Print it."""
-    before, after = numbers["bytes before"] / 1e6, numbers["bytes after"] / 1e6
-    print(f"movie             {stored.shape} {stored.dtype}")
-    print(f"size              {before:.2f} MB before, {after:.2f} MB after: {numbers['ratio']:.2f} times smaller")
-    print(f"conversion gain   {numbers['gain']:.2f} ADU per electron found, the sensor's is {SENSOR_GAIN:.2f}")
-    print(f"largest error     {numbers['largest error']:.2f} noise standard deviations")
-    print(f"one random frame  {numbers['frame ms']:.1f} ms")
+def noise(counts: Any, model: Calibration) -> Any:
+    """Standard deviation of the noise at a number of counts [ADU]."""
+    photons = np.maximum((counts - model.zero_level) / model.conversion_gain, 0)
+    return model.conversion_gain * np.sqrt(photons + 3 / 8)
 
 
 def draw(movie: Any, stored: PhotonArray, picture: Path) -> None:
@@ -107,28 +94,25 @@ def draw(movie: Any, stored: PhotonArray, picture: Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    frame, calibration = len(movie) // 2, stored.calibration
+    frame, model = len(movie) // 2, stored.calibration
     raw, back = movie[frame].astype(float), stored[frame].astype(float)
-    figure, axes = plt.subplots(2, 2, figsize=(10, 9), layout="constrained")
     counts = {"cmap": "gray", "vmin": np.percentile(raw, 0.5), "vmax": np.percentile(raw, 99.8)}
-    difference = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1}
+    sigmas = {"cmap": "RdBu_r", "vmin": -1, "vmax": 1}
+    figure, ((left, right), (below, corner)) = plt.subplots(2, 2, figsize=(10, 8.6), layout="constrained")
     for axis, title, values, style, unit in (
-        (axes[0, 0], f"frame {frame} as recorded", raw, counts, "counts [ADU]"),
-        (axes[0, 1], f"frame {frame} as stored", back, counts, "counts [ADU]"),
-        (axes[1, 0], "difference", (back - raw) / noise(raw, calibration), difference, "noise standard deviations"),
+        (left, f"frame {frame} as recorded", raw, counts, "counts [ADU]"),
+        (right, f"frame {frame} as stored, {stored.compression_ratio:.1f} times smaller", back, counts, "counts [ADU]"),
+        (below, "stored - recorded", (back - raw) / noise(raw, model), sigmas, "noise standard deviations"),
     ):
-        image = axis.imshow(values, **style)
+        figure.colorbar(axis.imshow(values, **style), ax=axis, label=unit)
         axis.set(title=title, xticks=[], yticks=[])
-        figure.colorbar(image, ax=axis, label=unit, shrink=0.85)
 
-    curve = calibration.curve
-    axis = axes[1, 1]
-    axis.scatter(curve.mean, curve.variance, s=8, color="0.4", label="measured in the movie")
-    ends = np.array([calibration.zero_level, max(curve.mean)])
-    label = f"fit: {calibration.conversion_gain:.2f} (x {-calibration.zero_level:+.1f})"
-    axis.plot(ends, calibration.conversion_gain * (ends - calibration.zero_level), color="C3", label=label)
-    axis.set(title="photon transfer curve", xlabel="mean [ADU]", ylabel="variance [ADU$^2$]")
-    axis.legend(loc="upper left")
+    ends = np.array([model.zero_level, np.max(model.curve.mean)])
+    line = f"variance = {model.conversion_gain:.2f} (mean {'-+'[model.zero_level < 0]} {abs(model.zero_level):.1f})"
+    corner.plot(ends, model.conversion_gain * (ends - model.zero_level), color="C3", label=line)
+    corner.scatter(model.curve.mean, model.curve.variance, s=8, color="0.3", zorder=3, label="measured in the movie")
+    corner.set(title="photon transfer curve", xlabel="mean [ADU]", ylabel="variance [ADU$^2$]")
+    corner.legend(loc="upper left")
     picture.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(picture, dpi=120)
     plt.close(figure)
