@@ -5,6 +5,7 @@ The DataJoint codec calls these; everything they do works for a plain path, a UR
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -275,9 +276,10 @@ def open_movie(store: Any) -> PhotonArray:
     prototype = default_buffer_prototype()
 
     async def read(key: str) -> Json | None:
-        import json
-
-        buffer = await opened.get(key, prototype)
+        try:
+            buffer = await opened.get(key, prototype)
+        except FileNotFoundError:  # the folder itself is not there
+            return None
         return None if buffer is None else json.loads(buffer.to_bytes())
 
     for zarr_format, keys in _DOCUMENTS.items():

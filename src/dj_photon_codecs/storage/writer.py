@@ -107,7 +107,7 @@ def write_array(location: Location, plan: WritePlan) -> dict[str, Json]:
             if plan.source.in_memory:
                 raise
         # A frame outside the sample needs wider codes: look at the whole movie, and begin again.
-        submit(store.clear()).result()
+        submit(_clear(store)).result()
         values = scan(plan.source, negative_allowed=plan.negative_allowed)
         return _write(store, location, plan, _encoding(replace(plan, values=values)))
 
@@ -306,12 +306,18 @@ class all_or_nothing:
         if error is None:
             return
         try:
-            submit(self._store.clear()).result()
+            submit(_clear(self._store)).result()
         except Exception as failure:  # the first error is the one to raise; this one is told with it
             error.add_note(f"what was written to {self._location.label} could not be removed: {failure}")
         for folder in self._folders:
             with suppress(OSError):  # not empty, or gone already
                 folder.rmdir()
+
+
+async def _clear(store: Store) -> None:
+    """Remove all that is stored there; nothing may be, when the first object was never written."""
+    with suppress(FileNotFoundError):
+        await store.clear()
 
 
 async def _has_any(store: Store) -> bool:
