@@ -5,6 +5,7 @@ which must find the codecs by itself and without DataJoint; ``portable`` does so
 with the package gone.
 """
 
+import os
 import sys
 from importlib.metadata import entry_points, files
 from importlib.util import find_spec
@@ -30,6 +31,7 @@ def check(array, bound: float) -> None:
 
 def write(folder: Path) -> None:
     """With the package: names are lazy, the entry points load, the movies are stored."""
+    os.environ["DJ_IGNORE_CONFIG_FILE"] = "true"
     import dj_photon_codecs
 
     heavy = {"datajoint", "zarr", "numba", "matplotlib", "pandas"} & set(sys.modules)
