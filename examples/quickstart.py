@@ -107,10 +107,11 @@ def draw(movie: Any, stored: PhotonArray, picture: Path) -> None:
         figure.colorbar(axis.imshow(values, **style), ax=axis, label=unit)
         axis.set(title=title, xticks=[], yticks=[])
 
-    ends = np.array([model.zero_level, np.max(model.curve.mean)])
+    mean, variance, _ = np.transpose(model.curve)
+    ends = np.array([model.zero_level, mean.max()])
     line = f"variance = {model.conversion_gain:.2f} (mean {'-+'[model.zero_level < 0]} {abs(model.zero_level):.1f})"
     corner.plot(ends, model.conversion_gain * (ends - model.zero_level), color="C3", label=line)
-    corner.scatter(model.curve.mean, model.curve.variance, s=8, color="0.3", zorder=3, label="measured in the movie")
+    corner.scatter(mean, variance, s=8, color="0.3", zorder=3, label="measured in the movie")
     corner.set(title="photon transfer curve", xlabel="mean [ADU]", ylabel="variance [ADU$^2$]")
     corner.legend(loc="upper left")
     picture.parent.mkdir(parents=True, exist_ok=True)
