@@ -15,7 +15,7 @@ from .._zarr import ArrayMetadata, AsyncArray, StorePath, parse_metadata
 from ..calibration import Calibration
 from ..errors import CalibrationError
 from ..storage.chunks import ChunkReader
-from ..storage.legacy import trusted_metadata
+from ..storage.legacy import legacy_calibration, trusted_metadata
 from ..storage.location import Location, ProcessStore
 from ..storage.record import ATTRIBUTE, MovieRecord
 from ..storage.verify import VerificationReport, verify_chunks
@@ -149,11 +149,14 @@ class PhotonArray(_ZarrArray):
         Raises
         ------
         CalibrationError
-            For arrays that this package did not write, which carry none.
+            For arrays that carry none: neither written by this package nor in the ``anscombe-v1`` format.
         """
-        if self._record is None:
+        if self._record is not None:
+            return self._record.calibration
+        legacy = legacy_calibration(self._metadata)
+        if legacy is None:
             raise CalibrationError(f"{self._location.label} was not written by this package and has no calibration")
-        return self._record.calibration
+        return legacy
 
     @property
     def compression_ratio(self) -> float:

@@ -26,10 +26,12 @@ def trusted_metadata(metadata: ArrayMetadata) -> ArrayMetadata:
     """
     if isinstance(metadata, ArrayV3Metadata):
         return replace(metadata, codecs=[_trusted_v3(codec) for codec in metadata.codecs])
-    if not metadata.filters and getattr(metadata.compressor, "codec_id", "") != _NAME:
+    codecs = [*(metadata.filters or ()), metadata.compressor]
+    if not any(getattr(codec, "codec_id", "") == _NAME for codec in codecs):
         return metadata
-    filters = tuple(_trusted_v2(codec) for codec in metadata.filters or ()) or None
-    return replace(metadata, filters=filters, compressor=_trusted_v2(metadata.compressor))
+    dtype = metadata.dtype.to_native_dtype().name
+    *filters, compressor = (_trusted_v2(codec, dtype) for codec in codecs)
+    return replace(metadata, filters=tuple(filters) or None, compressor=compressor)
 
 
 def _trusted_v3(codec: Any) -> Any:
@@ -41,10 +43,12 @@ def _trusted_v3(codec: Any) -> Any:
     return LegacyAnscombeV3.from_dict(document)
 
 
-def _trusted_v2(codec: Any) -> Any:
-    if getattr(codec, "codec_id", "") != _NAME or isinstance(codec, LegacyAnscombeV2):
+def _trusted_v2(codec: Any, dtype: str) -> Any:
+    """Our codec, and with the dtype of the array: its metadata has none, and takes every array for int16."""
+    if getattr(codec, "codec_id", "") != _NAME:
         return codec
-    return LegacyAnscombeV2.from_config(codec.get_config())
+    decoded = dtype if dtype in ("int16", "uint16") else "int16"
+    return LegacyAnscombeV2(codec.zero_level, codec.conversion_gain, decoded_dtype=decoded)
 
 
 def legacy_calibration(metadata: ArrayMetadata) -> Calibration | None:
