@@ -40,7 +40,7 @@ class Reference:
 
     # Signal, code, noise
 
-    def p(self, x: float) -> float:
+    def p(self, x: int | float) -> float:
         return (float(x) - self.zero_level) / self.conversion_gain
 
     def f(self, x: float) -> float:
@@ -57,7 +57,7 @@ class Reference:
 
     # Encoding
 
-    def encode(self, x: float) -> int:
+    def encode(self, x: int | float) -> int:
         if isinstance(x, float) and not math.isfinite(x):
             raise SpecError("NaN or infinite")
         whole = self.decoded_dtype in INTEGER_RANGES

@@ -43,11 +43,8 @@ def parameters(reference: Reference) -> TransformParameters:
 
 @pytest.mark.parametrize("row", worked_numbers(), ids=lambda row: "-".join(row.values()))
 def test_worked_numbers_of_the_page(row: dict[str, str]) -> None:
-    reference = Reference(
-        *(float(row[name]) for name in COLUMNS[:3]),
-        encoded_dtype=row["encoded_dtype"],
-        decoded_dtype=row["decoded_dtype"],
-    )
+    zero, gain, step = (float(row[name]) for name in COLUMNS[:3])
+    reference = Reference(zero, gain, step, row["encoded_dtype"], row["decoded_dtype"])
     count: float = float(row["count"]) if row["decoded_dtype"] in FLOATS else int(row["count"])
     counts = np.array([count], row["decoded_dtype"])
     if row["code"] == "error":
@@ -134,15 +131,13 @@ def test_what_the_page_calls_an_error_is_one(count: float, decoded_dtype: str) -
 def test_schema_of_the_codec() -> None:
     jsonschema: Any = pytest.importorskip("jsonschema")
     schema = json.loads((SPEC / "anscombe.schema.json").read_text())
-    documents = [
-        json.loads(text) for text in re.findall(r"```json\n(.*?)```", (SPEC / "anscombe.md").read_text(), re.S)[:2]
-    ]
-    v3 = documents[0]
+    examples = re.findall(r"```json\n(.*?)```", (SPEC / "anscombe.md").read_text(), re.DOTALL)
+    v3, v2 = (json.loads(text) for text in examples[:2])
     jsonschema.validate(v3, schema)
     assert AnscombeTransformV3.from_dict(v3).to_dict() == v3
-    v2 = numcodecs.get_codec(dict(documents[1]))
-    assert isinstance(v2, AnscombeTransformV2)
-    assert v2.get_config() == documents[1]
+    codec = numcodecs.get_codec(dict(v2))
+    assert isinstance(codec, AnscombeTransformV2)
+    assert codec.get_config() == v2
     configuration = v3["configuration"]
     for change in (
         {"unknown": 1},

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -138,6 +138,17 @@ def test_the_noise_model_is_measured_when_none_is_given(tmp_path: Path) -> None:
     assert open_movie(tmp_path / "m").calibration == stored.calibration
 
 
+_OPENED: list[Any] = []
+
+
+@pytest.fixture(autouse=True)
+def close_sources() -> Iterator[None]:
+    """Close the files that sources were opened from."""
+    yield
+    while _OPENED:
+        _OPENED.pop().close()
+
+
 def as_memmap(counts: np.ndarray, folder: Path) -> Any:
     path = folder / "counts.raw"
     counts.tofile(path)
@@ -149,12 +160,16 @@ def as_zarr(counts: np.ndarray, folder: Path) -> Any:
 
 
 def as_hdf5(counts: np.ndarray, folder: Path) -> Any:
-    return h5py.File(folder / "counts.h5", "w").create_dataset("counts", data=counts, chunks=(4, 64, 64))
+    opened = h5py.File(folder / "counts.h5", "w")
+    _OPENED.append(opened)
+    return opened.create_dataset("counts", data=counts, chunks=(4, 64, 64))
 
 
 def as_tiff(counts: np.ndarray, folder: Path) -> Any:
     tifffile.imwrite(folder / "counts.tif", counts, photometric="minisblack")
-    return zarr.open(tifffile.imread(folder / "counts.tif", aszarr=True), mode="r")
+    opened = tifffile.imread(folder / "counts.tif", aszarr=True)
+    _OPENED.append(opened)
+    return zarr.open(opened, mode="r")
 
 
 SOURCES: dict[str, Callable[[np.ndarray, Path], Any]] = {
@@ -237,7 +252,7 @@ def test_what_cannot_be_stored_is_refused_and_leaves_nothing(
 @pytest.mark.parametrize("bad", [-3, np.nan])
 def test_a_bad_value_met_while_streaming_leaves_nothing(tmp_path: Path, bad: float) -> None:
     """Invariant 6: in a source that is not in memory it is found when it is read."""
-    counts = np.repeat(COUNTS, 30, axis=0).astype(np.float32)
+    counts = np.tile(COUNTS, (30, 1, 1)).astype(np.float32)
     counts[-5, 3, 4] = bad
     lazy = dask.array.from_array(counts, chunks=(100, 64, 64))
     with pytest.raises(InvalidMovieError, match=r"\(1195, 3, 4\)"):
