@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any, ClassVar
 
+import datajoint as dj
 from datajoint.builtin_codecs import SchemaCodec
 from datajoint.errors import DataJointError
 from datajoint.storage import StorageBackend
@@ -25,7 +26,7 @@ from .storage.record import MovieRecord, with_record, without_record
 _PATH, _STORE, _METADATA = "path", "store", "zarr"
 
 
-class PhotonCodec(SchemaCodec):
+class PhotonCodec(SchemaCodec):  # type: ignore[misc]  # DataJoint ships no types
     """Photon movies in a DataJoint column: ``movie : <photon@store>``.
 
     On insert the column takes what :func:`~dj_photon_codecs.write_movie` takes: numpy arrays, memory maps, zarr
@@ -151,9 +152,10 @@ def _place_in_schema(
     underscore. This is the one place that knows.
     """
     key = key or {}
-    facts = context if context is not None else {name: key.get(f"_{name}") for name in ("schema", "table", "field")}
+    names = ("schema", "table", "field")
+    facts: dict[str, Any] = {name: context.get(name) if context is not None else key.get(f"_{name}") for name in names}
     primary_key = {name: value for name, value in key.items() if not name.startswith("_")}
-    missing = [name for name in ("schema", "table", "field") if not facts.get(name)]
+    missing = [name for name in names if not facts[name]]
     if missing:
         raise DataJointError(f"a photon movie is stored by inserting it into a table: {', '.join(missing)} not known")
     return facts["schema"], facts["table"], facts["field"], primary_key
@@ -174,9 +176,7 @@ def _store_name(store_name: str | None, config: Any) -> str:
     """
     if store_name:
         return store_name
-    if config is None:
-        from datajoint.settings import config
-    default = config.stores.get("default")
+    default = (dj.config if config is None else config).stores.get("default")
     if not isinstance(default, str) or not default:
         raise DataJointError(
             "<photon@> needs a default store and stores.default is not configured: name it in "

@@ -6,6 +6,7 @@ and a movie that is in memory is never copied whole: ``read`` gives views where 
 
 from __future__ import annotations
 
+import mmap
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +45,7 @@ class Source:
 
     def read(self, start: int, stop: int) -> AnyArray:
         """Frames ``start`` to ``stop`` (exclusive) in native byte order; a view where the value allows one."""
+        _release_pages(self.value)
         frames = np.asarray(self.value[start:stop])
         expected = (stop - start, *self.shape[1:])
         if frames.shape != expected:
@@ -94,15 +96,24 @@ def as_source(value: object) -> Source:
         )
     if 0 in shape:
         raise InvalidMovieError(f"a photon movie has no empty axis, got shape {shape}")
-    in_memory = isinstance(value, np.ndarray) and not _is_memory_map(value)
+    in_memory = isinstance(value, np.ndarray) and _memory_map(value) is None
     return Source(value, shape, dtype.newbyteorder("="), in_memory)
 
 
-def _is_memory_map(array: AnyArray) -> bool:
-    """Whether an array's memory is a mapped file, through any number of views."""
-    base: object = array
-    while isinstance(base, np.ndarray):
-        if isinstance(base, np.memmap):
-            return True
-        base = base.base
-    return False
+def _memory_map(value: object) -> np.memmap[Any, Any] | None:
+    """The memory map whose file an array's memory is, through any number of views; None for other values."""
+    while isinstance(value, np.ndarray):
+        if isinstance(value, np.memmap):
+            return value
+        value = value.base
+    return None
+
+
+def _release_pages(value: object) -> None:
+    """Let go of the pages of a file that were looked at: they count as memory of this process, and add up.
+
+    The file's own copy stays in the page cache. Not for copy-on-write maps, whose pages may be the only ones.
+    """
+    mapped = _memory_map(value)
+    if mapped is not None and mapped.mode != "c" and hasattr(mmap, "MADV_DONTNEED"):
+        mapped._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]  # numpy's own name for the mapping

@@ -115,4 +115,5 @@ def _elements(buf: Any, dtype_name: str) -> AnyArray:
     content = ensure_contiguous_ndarray(buf).view(np.uint8).reshape(-1)
     if content.size % dtype.itemsize:
         raise ConfigurationError(f"{content.size} bytes are not a whole number of {dtype} elements")
-    return content.view(dtype)
+    elements: AnyArray = content.view(dtype)
+    return elements

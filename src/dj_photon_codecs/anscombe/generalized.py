@@ -168,7 +168,7 @@ def _conditional_means(numbers: npt.NDArray[np.integer[Any]], noise: float) -> F
     """Mean of ``2 sqrt(max(n + z + 3/8 + noise, 0))`` over read noise ``z``, at each photon number ``n``."""
     centres = numbers + 0.375 + noise
     if noise == 0:
-        return 2.0 * np.sqrt(centres)
+        return np.asarray(2.0 * np.sqrt(centres))
     # In r = sqrt(...) the integrand is smooth, also at 0 where the root has its corner, so that the trapezoidal
     # rule converges as fast as for a Gaussian.
     sigma = math.sqrt(noise)

@@ -174,7 +174,8 @@ def encode(buf: AnyArray, *, conversion_gain: float, zero_level: int, encoded_dt
     outside = (counts < 0) | (counts > INPUT_MAX)
     if outside.any():
         raise CodeRangeError(
-            f"the anscombe-v1 format clamps counts outside 0 to {INPUT_MAX}, got {counts[outside].ravel()[0]}: {_WAY_OUT}"
+            f"the anscombe-v1 format clamps counts outside 0 to {INPUT_MAX}, got {counts[outside].ravel()[0]}: "
+            f"{_WAY_OUT}"
         )
     return lookup(counts, table)
 
@@ -220,8 +221,8 @@ def decode(
             )
         if top == inverse.size - 1 and np.iinfo(decoded).max > INPUT_MAX:
             raise CodeRangeError(
-                f"the code {top} stands for counts about {inverse[-1]}, and for every count above {INPUT_MAX}, which the "
-                f"anscombe-transform package clamps: as {decoded} these counts are not known. "
+                f"the code {top} stands for counts about {inverse[-1]}, and for every count above {INPUT_MAX}, which "
+                f"the anscombe-transform package clamps: as {decoded} these counts are not known. "
                 "Decode as int16 if the sensor cannot give more"
             )
     return lookup(codes, inverse)

@@ -238,7 +238,9 @@ class PhotonArray(_ZarrArray):
             import dask.array
         except ImportError as error:
             raise ImportError('to_dask needs dask: pip install "dj-photon-codecs[dask]"') from error
-        return dask.array.from_array(self, chunks=self._chunks.reader.grid.chunk, asarray=False, fancy=False)
+        return dask.array.from_array(  # type: ignore[no-untyped-call]
+            self, chunks=self._chunks.reader.grid.chunk, asarray=False, fancy=False
+        )
 
 
 def open_array(location: Location, documents: dict[str, Json], record: MovieRecord | None = None) -> PhotonArray:

@@ -65,7 +65,7 @@ class StabilizedView:
         """Stabilised frames one by one, reading ahead, as :meth:`PhotonArray.frames`."""
         return map(self._stabilize, self._movie.frames(start, stop))
 
-    def __array__(self, dtype: npt.DTypeLike = None, copy: bool | None = None) -> npt.NDArray[Any]:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         if copy is False:
             raise ValueError("a stabilised view is computed when it is read: it cannot be had without a copy")
         return np.asarray(self[...], dtype=dtype)

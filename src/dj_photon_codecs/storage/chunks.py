@@ -144,7 +144,8 @@ class ChunkReader:
         """A chunk as users are told of it."""
         start, stop = self.grid.frames(coords)
         stored, _ = self.grid.object_of(coords)
-        return f"chunk {coords} (frames {start} to {stop - 1}) in object {self.key(stored)!r} of {self.store.location.label}"
+        place = f"object {self.key(stored)!r} of {self.store.location.label}"
+        return f"chunk {coords} (frames {start} to {stop - 1}) in {place}"
 
     async def read(self, coords: Coords) -> AnyArray:
         """Decode one inner chunk.

@@ -62,7 +62,7 @@ def bytes_codecs(chosen: Numcodec, itemsize: int, zarr_format: ZarrFormat) -> tu
     )
 
 
-def given_codecs(compressors: object, zarr_format: ZarrFormat) -> tuple[Any, ...]:
+def given_codecs(compressors: Any, zarr_format: ZarrFormat) -> tuple[Any, ...]:
     """Compressors given by hand, followed by crc32c.
 
     Parameters
@@ -81,9 +81,9 @@ def given_codecs(compressors: object, zarr_format: ZarrFormat) -> tuple[Any, ...
     from zarr.abc.codec import BytesBytesCodec
     from zarr.registry import get_codec_class
 
-    single = not isinstance(compressors, Sequence) or isinstance(compressors, str | bytes)
+    several = isinstance(compressors, Sequence) and not isinstance(compressors, str | bytes)
     codecs: list[Any] = []
-    for given in [compressors] if single else compressors:  # type: ignore[union-attr]
+    for given in compressors if several else [compressors]:
         codec = given
         try:
             if isinstance(given, dict):

@@ -25,7 +25,7 @@ def trusted_metadata(metadata: ArrayMetadata) -> ArrayMetadata:
     Both decode alike where the format is right; ours raises where it would give wrong counts.
     """
     if isinstance(metadata, ArrayV3Metadata):
-        return replace(metadata, codecs=[_trusted_v3(codec) for codec in metadata.codecs])
+        return replace(metadata, codecs=tuple(_trusted_v3(codec) for codec in metadata.codecs))
     codecs = [*(metadata.filters or ()), metadata.compressor]
     if not any(getattr(codec, "codec_id", "") == _NAME for codec in codecs):
         return metadata
@@ -84,7 +84,8 @@ def legacy_parameters(
         raise ConfigurationError(f"the anscombe-v1 profile stores int16 and uint16 counts, got {dtype}: {way_out}")
     if values.low < 0 or values.high > 32767:
         raise CodeRangeError(
-            f"the anscombe-v1 format clamps counts outside 0 to 32767, the movie has {values.low} to {values.high}: {way_out}"
+            f"the anscombe-v1 format clamps counts outside 0 to 32767, the movie has {values.low} to {values.high}: "
+            f"{way_out}"
         )
     gain, zero = calibration.conversion_gain, calibration.zero_level
     problem: PhotonCodecError | None = None

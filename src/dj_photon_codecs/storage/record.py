@@ -22,6 +22,13 @@ FORMAT_VERSION = 1
 ATTRIBUTE = "dj_photon"
 
 
+@lru_cache(maxsize=1)
+def _current_versions() -> dict[str, str]:
+    """Versions of what writes: this package, zarr, numcodecs, numpy and Python."""
+    packages = ("dj-photon-codecs", "zarr", "numcodecs", "numpy")
+    return {name: version(name) for name in packages} | {"python": platform.python_version()}
+
+
 @dataclass(frozen=True)
 class MovieRecord:
     """What was stored, and how.
@@ -49,7 +56,7 @@ class MovieRecord:
     calibration: Calibration
     original_bytes: int
     stored_bytes: int
-    versions: dict[str, str] = field(default_factory=lambda: dict(current_versions()))
+    versions: dict[str, str] = field(default_factory=lambda: dict(_current_versions()))
     format_version: int = FORMAT_VERSION
 
     def to_dict(self) -> Json:
@@ -110,10 +117,3 @@ def with_record(documents: dict[str, Json], record: MovieRecord) -> dict[str, Js
     if "zarr.json" in documents:
         return {"zarr.json": {**documents["zarr.json"], "attributes": attributes}}
     return {**documents, ".zattrs": attributes}
-
-
-@lru_cache(maxsize=1)
-def current_versions() -> dict[str, str]:
-    """Versions of what writes: this package, zarr, numcodecs, numpy and Python."""
-    packages = ("dj-photon-codecs", "zarr", "numcodecs", "numpy")
-    return {name: version(name) for name in packages} | {"python": platform.python_version()}

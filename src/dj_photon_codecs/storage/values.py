@@ -55,7 +55,7 @@ def check_block(counts: AnyArray, first_frame: int, *, negative_allowed: bool) -
             raise InvalidMovieError(
                 f"the movie holds negative values: minimum {lowest} (first negative value at "
                 f"{_first(part < 0, first_frame + start)}). Ways out: subtract the pedestal "
-                f"(movie - movie.min()), or say where zero light is: PhotonMovie(movie, conversion_gain=..., zero_level=...)"
+                "(movie - movie.min()), or give the zero level: PhotonMovie(movie, conversion_gain=..., zero_level=...)"
             )
         whole = part.dtype.kind != "f" or bool((part == np.rint(part)).all())
         this = ValueRange(_number(low), _number(high), whole)

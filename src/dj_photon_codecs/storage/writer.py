@@ -298,7 +298,8 @@ class all_or_nothing:
         self._folders = _missing_folders(self._location)
         if submit(_has_any(self._store)).result():
             raise ConfigurationError(
-                f"{self._location.label} is not empty: a movie is never written over another; choose a new path or remove it"
+                f"{self._location.label} is not empty: a movie is never written over another; choose a new path, "
+                "or remove what is there"
             )
         return self._store
 
