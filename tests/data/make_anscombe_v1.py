@@ -4,6 +4,7 @@ Run once, with that package and without this one imported; what is there is neve
 """
 
 from pathlib import Path
+from typing import Any
 
 import anscombe_transform as peer
 import numpy as np
@@ -13,7 +14,7 @@ FOLDER = Path(__file__).parent / "anscombe_v1"
 COUNTS = (np.arange(6 * 8 * 8).reshape(6, 8, 8) * 61 % 20_000).astype(np.int16)
 
 
-def make(name: str, counts: np.ndarray, codec: object, zarr_format: int) -> None:
+def make(name: str, counts: np.ndarray, codec: Any, zarr_format: Any) -> None:
     """Write one array, and what the package reads of it."""
     path = FOLDER / f"{name}.zarr"
     if path.exists():
