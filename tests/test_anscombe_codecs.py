@@ -22,7 +22,8 @@ from dj_photon_codecs import (
     CodeRangeError,
     ConfigurationError,
 )
-from dj_photon_codecs.anscombe.transform import TransformParameters, decode_codes, encode_counts
+from dj_photon_codecs.anscombe.parameters import TransformParameters
+from dj_photon_codecs.anscombe.transform import decode_codes, encode_counts
 
 COUNTS = (np.arange(6 * 5 * 4).reshape(6, 5, 4) * 17 % 3000).astype(np.uint16)
 

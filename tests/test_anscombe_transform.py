@@ -10,9 +10,9 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from dj_photon_codecs import CalibrationError, CodeRangeError, ConfigurationError
+from dj_photon_codecs.anscombe.parameters import TransformParameters
 from dj_photon_codecs.anscombe.tables import apply_table
 from dj_photon_codecs.anscombe.transform import (
-    TransformParameters,
     decode_codes,
     encode_counts,
     noise_sigma,

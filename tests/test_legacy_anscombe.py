@@ -30,7 +30,8 @@ from dj_photon_codecs import (
 )
 from dj_photon_codecs.anscombe.legacy import INPUT_MAX, legacy_domain
 from dj_photon_codecs.anscombe.legacy_codecs import LegacyAnscombeV2, LegacyAnscombeV3
-from dj_photon_codecs.anscombe.transform import TransformParameters, encode_counts
+from dj_photon_codecs.anscombe.parameters import TransformParameters
+from dj_photon_codecs.anscombe.transform import encode_counts
 
 ALL_COUNTS = np.arange(INPUT_MAX + 1, dtype=np.int16)
 GOLDEN = Path(__file__).parent / "data" / "anscombe_v1"

@@ -14,7 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dj_photon_codecs import AnscombeTransformV2, AnscombeTransformV3, CodeRangeError
-from dj_photon_codecs.anscombe.transform import TransformParameters, decode_codes, encode_counts, top_of_range
+from dj_photon_codecs.anscombe.parameters import TransformParameters
+from dj_photon_codecs.anscombe.transform import decode_codes, encode_counts, top_of_range
 from spec_reference import FLOATS, INTEGER_RANGES, Reference, SpecError
 
 SPEC = Path(__file__).parents[1] / "docs" / "spec"

@@ -15,7 +15,8 @@ from numcodecs.compat import ensure_contiguous_ndarray, ndarray_copy
 from .._typing import AnyArray
 from ..errors import ConfigurationError
 from .codec_v3 import CODEC_NAME
-from .transform import TransformParameters, decode_codes, encode_counts
+from .parameters import TransformParameters
+from .transform import decode_codes, encode_counts
 
 
 class AnscombeTransformV2(Codec):  # type: ignore[misc]  # numcodecs ships no types for its base class

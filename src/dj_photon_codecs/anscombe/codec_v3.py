@@ -16,7 +16,8 @@ from zarr.abc.codec import ArrayArrayCodec
 from .._typing import AnyArray
 from .._zarr import ArraySpec, zarr_dtype
 from ..errors import ConfigurationError
-from .transform import TransformParameters, decode_codes, encode_counts
+from .parameters import TransformParameters
+from .transform import decode_codes, encode_counts
 
 if TYPE_CHECKING:
     from zarr.core.buffer import NDBuffer

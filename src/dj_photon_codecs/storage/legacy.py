@@ -11,7 +11,7 @@ from .._typing import AnyArray, ZarrFormat
 from .._zarr import ArrayMetadata, ArrayV3Metadata, ShardingCodec
 from ..anscombe.legacy import encode, legacy_domain
 from ..anscombe.legacy_codecs import LegacyAnscombeV2, LegacyAnscombeV3
-from ..anscombe.transform import TransformParameters
+from ..anscombe.parameters import TransformParameters
 from ..calibration import Calibration
 from ..errors import CodeRangeError, ConfigurationError, PhotonCodecError
 from .values import ValueRange

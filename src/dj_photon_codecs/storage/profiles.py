@@ -18,14 +18,8 @@ import numpy as np
 from .._typing import AnyArray, ZarrFormat
 from ..anscombe.codec_v2 import AnscombeTransformV2
 from ..anscombe.codec_v3 import AnscombeTransformV3
-from ..anscombe.transform import (
-    TransformParameters,
-    decode_codes,
-    encode_counts,
-    rounded_codes,
-    smallest_code_dtype,
-    top_of_range,
-)
+from ..anscombe.parameters import TransformParameters
+from ..anscombe.transform import decode_codes, encode_counts, rounded_codes, smallest_code_dtype, top_of_range
 from ..calibration import Calibration
 from ..errors import CodeRangeError, ConfigurationError
 from .legacy import legacy_codes, legacy_filter, legacy_parameters
