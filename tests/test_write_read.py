@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -285,6 +289,31 @@ def test_a_source_that_fails_leaves_nothing_and_its_own_error(
         write_movie(tmp_path / "deep" / "m", FailingSource(error), calibration=NOISE)
     assert raised.value is error
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGINT for a single process")
+def test_control_c_leaves_nothing(tmp_path: Path) -> None:
+    """Invariant 6, with the signal itself, while objects are being written."""
+    script = (
+        "import sys, numpy as np; from dj_photon_codecs import Calibration, write_movie\n"
+        "counts = np.tile(np.random.default_rng(0).poisson(5, (30, 512, 512)).astype(np.uint8), (60, 1, 1))\n"
+        "print('ready', flush=True)\n"
+        "write_movie(sys.argv[1], counts, calibration=Calibration.given(1.0, 0.0))\n"
+    )
+    target = tmp_path / "deep" / "m"
+    process = subprocess.Popen(
+        [sys.executable, "-c", script, str(target)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    deadline = time.monotonic() + 60
+    while not (target / "c" / "0").exists() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    process.send_signal(signal.SIGINT)
+    _, errors = process.communicate(timeout=60)
+    assert "KeyboardInterrupt" in errors
+    assert process.returncode != 0
+    assert not (tmp_path / "deep").exists()
 
 
 class FailingStore(MemoryStore):
