@@ -153,9 +153,7 @@ def test_going_through_frame_by_frame_decodes_each_chunk_once(stored: PhotonArra
 
 
 @pytest.mark.parametrize(("start", "stop"), [(0, None), (3, 21), (-9, None), (10, 10), (40, 99)])
-def test_frames_iterates_with_read_ahead(
-    stored: PhotonArray, decoded: list[Any], start: int, stop: int | None
-) -> None:
+def test_frames_iterates_with_read_ahead(stored: PhotonArray, decoded: list[Any], start: int, stop: int | None) -> None:
     reference = stored[:][start:stop]
     decoded.clear()
     frames = list(stored.frames(start, stop))
