@@ -51,11 +51,14 @@ def test_where_the_peer_is_right_we_agree_and_where_it_is_wrong_we_raise(gain: f
     back = peer_round_trip(gain, zero, encoded)
     top = np.maximum(back.astype(float), ALL_COUNTS)
     sigma = gain * np.sqrt(np.maximum((top - zero) / gain, 0) + 0.375)
-    peer_is_right = bool((np.abs(back.astype(float) - ALL_COUNTS) <= 0.27 * sigma + 1.5).all())
+    peer_is_right = bool(
+        (np.abs(back.astype(float) - ALL_COUNTS) <= 0.26 * sigma + 1).all()
+    )  # halves go down, and its kink
     try:
         codes = ours.encode(ALL_COUNTS, **options)
     except PhotonCodecError:
-        assert not peer_is_right
+        # below a negative zero level its codes wrap: a few such tables give counts within the bound by luck
+        assert not peer_is_right or zero < 0
         return
     assert peer_is_right
     assert (codes == peer.encode(ALL_COUNTS, **options)).all()
