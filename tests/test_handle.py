@@ -146,6 +146,17 @@ def test_making_a_handle_asks_the_store_for_nothing() -> None:
     assert len(store.requests) == 2
 
 
+def test_reading_all_takes_one_request_per_object() -> None:
+    store = CountingStore()
+    stored = write_movie(store, COUNTS, calibration=NOISE)
+    store.requests.clear()
+    stored[:]
+    assert sorted(store.requests) == ["c/0/0/0", "c/1/0/0", "c/2/0/0", "c/3/0/0"] + ["c/3/0/0"] * (
+        len(store.requests) - 4
+    )
+    assert len(store.requests) <= 5  # the last object has one chunk: its index, and it
+
+
 def test_going_through_frame_by_frame_decodes_each_chunk_once(stored: PhotonArray, decoded: list[Any]) -> None:
     for index in range(len(stored)):
         assert (stored[index] == COUNTS[index]).any()

@@ -18,11 +18,14 @@ import numpy as np
 
 from .._typing import AnyArray
 from .._zarr import BatchedCodecPipeline, NDBuffer, RegularChunkGrid, get_indexer, submit
-from ..storage.chunks import ChunkReader, Coords
+from ..storage.chunks import ChunkGrid, ChunkReader, Coords
 from .cache import CACHE, new_owner
 
 #: Chunks of one request that are fetched and decoded at the same time.
 _CONCURRENCY = 8
+
+#: Objects of one request that are fetched whole at the same time: this many shards are in memory, decoded.
+_OBJECTS = 2
 
 
 class CachedChunks:
@@ -86,8 +89,8 @@ class ReadingPipeline(BatchedCodecPipeline):
         assert self.chunks is not None
         grid = self.chunks.reader.grid
         target = out.as_ndarray_like()
-        gate = asyncio.Semaphore(_CONCURRENCY)
-        jobs = []
+        gate, whole = asyncio.Semaphore(_CONCURRENCY), asyncio.Semaphore(_OBJECTS)
+        jobs: list[partial[Any]] = []
         for getter, _, chunk_selection, out_selection, *_ in batch_info:
             # the key ends in the coordinates of the object, whatever the separator
             stored = tuple(int(n) for n in re.findall(r"\d+", getter.path)[-len(grid.shape) :])
@@ -96,28 +99,40 @@ class ReadingPipeline(BatchedCodecPipeline):
             if _is_plain(chunk_selection) and _is_plain(out_selection) and not drop_axes:
                 # the usual case, slices only: straight from the chunk to where it belongs
                 region = target[out_selection]
-                jobs += [partial(self._copy, gate, grid, stored, part, region) for part in parts]
+                if len(parts) > 1 and all(_covers(part[1], _global(grid, stored, part[0]), grid) for part in parts):
+                    jobs.append(partial(self._copy_object, whole, grid, stored, parts, region))
+                else:
+                    jobs += [partial(self._copy, gate, grid, stored, part, region) for part in parts]
             else:
                 jobs.append(partial(self._gather, gate, grid, stored, indexer, parts, target, out_selection, drop_axes))
         await asyncio.gather(*(job() for job in jobs))
 
-    async def _copy(self, gate: asyncio.Semaphore, grid: Any, stored: Coords, part: Any, region: Any) -> None:
+    async def _copy(self, gate: asyncio.Semaphore, grid: ChunkGrid, stored: Coords, part: Any, region: Any) -> None:
         """Copy what is selected of one inner chunk."""
         assert self.chunks is not None
         place, selection, out_selection, *_ = part
-        coords = tuple(o * n + i for o, n, i in zip(stored, grid.per_object, place, strict=True))
+        coords = _global(grid, stored, place)
         async with gate:
-            whole = _covers(selection, coords, grid)
-            chunk = await self.chunks.get(coords, keep=not whole)
-            if whole and chunk.size > 1 << 20:
+            chunk = await self.chunks.get(coords, keep=not _covers(selection, coords, grid))
+            await asyncio.to_thread(_assign, region, out_selection, chunk[selection])
+
+    async def _copy_object(
+        self, gate: asyncio.Semaphore, grid: ChunkGrid, stored: Coords, parts: list[Any], region: Any
+    ) -> None:
+        """Copy whole inner chunks of one object, fetched in one request."""
+        assert self.chunks is not None
+        async with gate:
+            decoded = await self.chunks.reader.read_object(stored)
+            for place, selection, out_selection, *_ in parts:
+                chunk = decoded.pop(_global(grid, stored, place))
+                if isinstance(chunk, Exception):
+                    raise chunk
                 await asyncio.to_thread(_assign, region, out_selection, chunk[selection])
-            else:
-                _assign(region, out_selection, chunk[selection])
 
     async def _gather(
         self,
         gate: asyncio.Semaphore,
-        grid: Any,
+        grid: ChunkGrid,
         stored: Coords,
         indexer: Any,
         parts: list[Any],
@@ -135,6 +150,11 @@ class ReadingPipeline(BatchedCodecPipeline):
         target[out_selection] = region
 
 
+def _global(grid: ChunkGrid, stored: Coords, place: Coords) -> Coords:
+    """Coordinates in the array of the inner chunk at a place in an object."""
+    return tuple(o * n + i for o, n, i in zip(stored, grid.per_object, place, strict=True))
+
+
 def _assign(region: Any, selection: Any, values: Any) -> None:
     region[selection] = values
 
@@ -144,7 +164,7 @@ def _is_plain(selection: Any) -> bool:
     return isinstance(selection, tuple) and all(isinstance(s, slice) and s.step in (None, 1) for s in selection)
 
 
-def _covers(selection: Any, coords: Coords, grid: Any) -> bool:
+def _covers(selection: Any, coords: Coords, grid: ChunkGrid) -> bool:
     """Whether a selection takes all of an inner chunk that lies inside the array."""
     if not _is_plain(selection):
         return False
