@@ -1,0 +1,6 @@
+"""The noise of a movie, measured from the movie itself (photon transfer), or given by the user."""
+
+from .estimate import calibrate
+from .model import Calibration
+
+__all__ = ["Calibration", "calibrate"]
