@@ -172,7 +172,15 @@ class Reference:
             if self.decoded_dtype in INTEGER_RANGES
             else FLOATS[self.decoded_dtype][0]
         )
-        return self.decode(int(min(INTEGER_RANGES[self.encoded_dtype][1], 2**32, self.code(top))))
+        highest = int(min(INTEGER_RANGES[self.encoded_dtype][1], 2**32, self.code(top)))
+        for code in range(highest, max(highest - 100, 0), -1):
+            count = self.decode(code)
+            try:
+                if math.isfinite(count) and self.decode(self.encode(count)) == count:
+                    return count
+            except SpecError:
+                continue
+        return self.decode(max(highest, 0))
 
 
 def rint(value: float) -> float:

@@ -148,6 +148,13 @@ def test_a_v2_buffer_that_ends_within_a_count_is_refused() -> None:
         AnscombeTransformV2(0, 1.0).encode(b"abc")
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int16", "float32"])
+def test_a_v2_array_of_another_dtype_is_refused(dtype: str) -> None:
+    """Taken for bytes, or cast, its counts would come back as others."""
+    with pytest.raises(ConfigurationError, match=f"expects uint16 here, got an array of {dtype}"):
+        AnscombeTransformV2(0, 1.0).encode(np.full((2, 3, 4), 7, dtype))
+
+
 @pytest.mark.parametrize("codec", [AnscombeTransformV2, AnscombeTransformV3])
 def test_a_gain_of_0_raises_at_construction(codec: type) -> None:
     with pytest.raises(CalibrationError, match="conversion_gain must be a finite number above 0"):

@@ -92,6 +92,28 @@ def test_whole_numbers_in_float32_come_back_whole(tmp_path: Path, zarr_format: A
     assert_within_bound(stored, COUNTS.astype(np.float32))
 
 
+@pytest.mark.parametrize(("dtype", "high"), [("float16", 60_000), ("float32", 2**26)])
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_whole_numbers_beyond_what_the_dtype_counts_are_within_the_bound(
+    tmp_path: Path, dtype: str, high: int, zarr_format: Any
+) -> None:
+    counts = np.linspace(0, high, 20 * 16 * 16).reshape(20, 16, 16).astype(dtype)
+    counts = np.rint(counts)
+    noise = Calibration.given(0.05, 0.0)
+    stored = write_movie(tmp_path / "m", counts, calibration=noise, zarr_format=zarr_format)
+    back = stored[:].astype(float)
+    sigma = 0.05 * np.sqrt(np.maximum(back, counts) / 0.05 + 0.375)
+    spacing = np.spacing(np.abs(stored[:])).astype(float)
+    assert (np.abs(back - counts) <= 0.25 * sigma + 0.5 + spacing).all()
+    assert (write_movie(tmp_path / "again", stored[:], calibration=noise)[:] == stored[:]).all()
+
+
+def test_the_fill_value_of_a_float_movie_always_has_a_code(tmp_path: Path) -> None:
+    counts = np.linspace(0.3, 3e8, 20 * 16 * 16).reshape(20, 16, 16).astype(np.float32)
+    noise = Calibration.given(0.3, -40.0)
+    assert write_movie(tmp_path / "m", counts, calibration=noise)[:].dtype == np.float32
+
+
 def test_fractions_come_back_within_the_bound(tmp_path: Path) -> None:
     counts = COUNTS * np.float32(0.37)
     stored = write_movie(tmp_path / "m", counts, calibration=Calibration.given(GAIN * 0.37, ZERO * 0.37))
@@ -440,6 +462,14 @@ def test_copying_a_movie_that_lacks_an_object_fails_and_leaves_nothing(tmp_path:
     with pytest.raises(FileNotFoundError, match="is missing"):
         write_movie(tmp_path / "second", first)
     assert not (tmp_path / "second").exists()
+
+
+@pytest.mark.parametrize(("zarr_format", "last"), [(2, ".zarray"), (3, "zarr.json")])
+def test_what_makes_it_an_array_is_written_last(zarr_format: Any, last: str) -> None:
+    """Invariant 6: what a killed process leaves does not open."""
+    store = MemoryStore()
+    write_movie(store, COUNTS, calibration=NOISE, zarr_format=zarr_format)
+    assert list(store._store_dict)[-1] == last
 
 
 def test_opening_what_is_no_movie_says_so(tmp_path: Path) -> None:

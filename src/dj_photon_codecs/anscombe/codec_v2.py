@@ -109,9 +109,15 @@ class AnscombeTransformV2(Codec):  # type: ignore[misc]  # numcodecs ships no ty
 
 
 def _elements(buf: Any, dtype_name: str) -> AnyArray:
-    """An array as it is; the bytes of a buffer as elements of a dtype."""
+    """An array of the expected dtype as it is; the bytes of a buffer as elements of that dtype."""
     dtype = np.dtype(dtype_name)
-    if isinstance(buf, np.ndarray) and buf.dtype.kind in "uif" and (buf.dtype.itemsize > 1 or dtype.itemsize == 1):
+    if isinstance(buf, np.ndarray) and (buf.ndim > 1 or buf.dtype.itemsize > 1 or buf.dtype == dtype):
+        if buf.dtype.newbyteorder("=") != dtype:
+            # taken for bytes, or cast, its numbers would come back as others
+            raise ConfigurationError(
+                f"{CODEC_NAME} expects {dtype} here, got an array of {buf.dtype}: "
+                f"use decoded_dtype={buf.dtype.name!r} for counts of that dtype"
+            )
         return buf
     content = ensure_contiguous_ndarray(buf).view(np.uint8).reshape(-1)
     if content.size % dtype.itemsize:

@@ -33,8 +33,9 @@ _EDGE_TOLERANCE = 1e-3
 def noise_sigma(counts: npt.ArrayLike, parameters: TransformParameters) -> FloatArray:
     """Noise standard deviation [ADU] at ``counts``: ``gain * sqrt(max(p, 0) + 3/8)``."""
     gain, zero = parameters.conversion_gain, parameters.zero_level
-    photons = (np.asarray(counts, np.float64) - zero) / gain
-    return np.asarray(gain * np.sqrt(np.maximum(photons, 0.0) + 0.375))
+    with np.errstate(over="ignore"):
+        photons = (np.asarray(counts, np.float64) - zero) / gain
+        return np.asarray(gain * np.sqrt(np.maximum(photons, 0.0) + 0.375))
 
 
 def scaled_signal(counts: npt.ArrayLike, parameters: TransformParameters) -> FloatArray:
@@ -333,16 +334,34 @@ def _inverse_signal(signal: FloatArray, parameters: TransformParameters) -> Floa
     return np.asarray(parameters.zero_level + parameters.conversion_gain * photons)
 
 
-def top_of_range(parameters: TransformParameters) -> Any:
-    """The highest count of ``decoded_dtype`` that comes back as itself: a fill value nobody takes for darkness.
+def top_of_range(parameters: TransformParameters, dtype: npt.DTypeLike | None = None) -> Any:
+    """The highest count that comes back as itself: a fill value nobody takes for darkness.
+
+    Parameters
+    ----------
+    parameters
+        The transform.
+    dtype
+        Of the array; ``decoded_dtype`` when None.
 
     Returns
     -------
     numpy scalar
-        In ``decoded_dtype``: the decoded value of the highest code that fits ``encoded_dtype``.
+        In ``dtype``: the decoded value of the highest code for which it is finite and has a code itself.
     """
     decoded, encoded = np.dtype(parameters.decoded_dtype), np.dtype(parameters.encoded_dtype)
+    stored = np.dtype(dtype or decoded)
     dtype_top = np.iinfo(decoded).max if decoded.kind in "ui" else np.finfo(decoded).max
     code_top = min(np.iinfo(encoded).max, 2**32)  # 64-bit codes go further than float64 resolves
-    code = min(float(code_top), float(rounded_codes(float(dtype_top), parameters)))
-    return decode_codes(np.array([code]).astype(encoded), parameters)[0]
+    highest = int(min(float(code_top), float(rounded_codes(float(dtype_top), parameters))))
+    # Rounding to a narrow floating-point dtype can push the highest over the edge: then it is one of the next.
+    for code in range(highest, max(highest - 100, 0), -1):
+        with np.errstate(over="ignore"):
+            value = decode_codes(np.array([code]).astype(encoded), parameters).astype(stored)
+        try:
+            codes = encode_counts(value, parameters)
+        except CodeRangeError:
+            continue
+        if (decode_codes(codes, parameters).astype(stored) == value).all():
+            return value[0]
+    return decode_codes(np.array([max(highest, 0)]).astype(encoded), parameters).astype(stored)[0]

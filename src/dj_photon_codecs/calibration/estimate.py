@@ -189,10 +189,15 @@ def _measure(sample: Sample, sites: list[BlockStatistics]) -> Calibration:
             f"the noise, {np.sqrt(noise):.2g} ADU, is smaller than what rounding to whole counts hides: raise "
             f"the sensor's gain, or {_WAY_OUT}"
         )
-    if doubt:
+    if not gain > 0:
         return Calibration.unknown(doubt, curve)
     return Calibration(
-        float(gain), float(zero + sample.base), reliable=True, gain_error=float(gain_error / gain), curve=curve
+        float(gain),
+        float(zero + sample.base),
+        reliable=not doubt,
+        reason=doubt,
+        gain_error=float(gain_error / gain),
+        curve=curve,
     )
 
 

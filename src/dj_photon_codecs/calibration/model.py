@@ -35,7 +35,8 @@ class Calibration:
     ----------
     conversion_gain
         Variance per mean [ADU per photon]. With the excess noise of a photomultiplier it is larger than the mean
-        response to a photon, and is then the right number for a noise model. NaN when unknown.
+        response to a photon, and is then the right number for a noise model. NaN when unknown; where it was measured
+        but is not reliable, what was measured, for those who can judge the reason.
     zero_level
         Where the variance reaches 0 [ADU]: the pedestal less conversion_gain * (read noise in photons)^2. NaN when
         unknown.

@@ -142,12 +142,12 @@ def plan_encoding(
     filters: tuple[Any, ...] = ()
     if profile == "standard":
         filters = _v3_filters(parameters) if zarr_format == 3 else _v2_filters(parameters, dtype)
-    return Encoding(profile, filters, dtype.type(top_of_range(parameters)), parameters)
+    return Encoding(profile, filters, top_of_range(parameters, dtype), parameters)
 
 
 def _decoded_dtype(dtype: np.dtype[Any], values: ValueRange) -> str:
-    """The dtype in which levels are computed: integers for whole-numbered movies of any dtype."""
-    if dtype.kind != "f" or not values.whole:
+    """The dtype in which levels are computed: integers for whole-numbered movies of any dtype that holds them all."""
+    if dtype.kind != "f" or not values.whole or max(values.high, -values.low) > 2.0 ** np.finfo(dtype).nmant:
         return dtype.name
     for name in ("uint16", "int32", "int64"):
         if np.iinfo(name).min <= values.low and values.high <= np.iinfo(name).max // 2:

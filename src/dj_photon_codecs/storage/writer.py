@@ -43,7 +43,7 @@ from .record import ATTRIBUTE, MovieRecord
 from .values import ValueRange, check_block, scan
 
 #: Pixels that compressors are tried on.
-_TRIAL_PIXELS = 1 << 21
+_TRIAL_PIXELS = 1 << 19
 
 
 @dataclass(frozen=True)
@@ -159,8 +159,10 @@ def put_documents(store: Store, metadata: ArrayMetadata) -> dict[str, Json]:
     documents = metadata_documents(metadata)
 
     async def put() -> None:
-        for key, buffer in metadata.to_buffer_dict(default_buffer_prototype()).items():
-            await store.set(key, buffer)
+        buffers = metadata.to_buffer_dict(default_buffer_prototype())
+        # the document that makes it an array comes last: in Zarr V2, after the attributes
+        for key in sorted(buffers, key=lambda key: key in (".zarray", "zarr.json")):
+            await store.set(key, buffers[key])
 
     submit(put()).result()
     return documents
