@@ -17,10 +17,10 @@ FloatImages = npt.NDArray[np.float32]
 
 #: Frames in a run. Two pairs of neighbours, and two pairs two frames apart to test that frames are independent.
 RUN = 4
-#: Most runs, and most pixels a frame: together what fits into half a second.
+#: Most runs, and most pixels a frame: together what fits into a quarter of a second.
 MAX_RUNS, MAX_PIXELS = 24, 2**18
 #: Pixels in all runs together.
-PIXEL_BUDGET = 12 * RUN * MAX_PIXELS
+PIXEL_BUDGET = 8 * RUN * MAX_PIXELS
 #: Most planes (of a volume) that are looked at.
 MAX_PLANES = 4
 
