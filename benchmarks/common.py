@@ -1,0 +1,168 @@
+"""What the benchmarks share: simulated movies, the Shannon limit of their codes, tables, the machine."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.ndimage import gaussian_filter
+
+from dj_photon_codecs.anscombe.parameters import TransformParameters
+
+Counts = npt.NDArray[np.uint16]
+Means = npt.NDArray[np.float32]
+
+#: Classes of equal true mean in which the entropy of the codes is counted.
+_MEAN_CLASSES = 400
+
+#: Frames, spread over the movie, from which it is counted.
+_ENTROPY_FRAMES = 64
+
+#: Packages whose versions decide the figures.
+_PACKAGES = ("dj-photon-codecs", "numpy", "zarr", "numcodecs", "anscombe-transform")
+
+
+@dataclass(frozen=True)
+class Regime:
+    """A kind of recording: photons a pixel and frame, gain [ADU per photon], zero level [ADU], read noise [photons]."""
+
+    photons: float
+    gain: float
+    zero_level: float
+    read_noise: float
+
+    @property
+    def name(self) -> str:
+        """Name in the tables."""
+        return f"{self.photons:g} photons, gain {self.gain:g}, zero {self.zero_level:g}"
+
+    @property
+    def parameters(self) -> TransformParameters:
+        """The transform at the true noise model, with the default step."""
+        return TransformParameters(
+            zero_level=self.zero_level,
+            conversion_gain=self.gain,
+            encoded_dtype="int16" if self.gain < 9 else "uint8",
+            decoded_dtype="uint16",
+            step=0.5,
+        )
+
+    def sigma(self, counts: npt.NDArray[np.floating[Any]]) -> npt.NDArray[np.floating[Any]]:
+        """Noise standard deviation at ``counts`` [ADU], from the true gain and zero level."""
+        photons = np.maximum((counts - self.zero_level) / self.gain, 0)
+        return np.asarray(self.gain * np.sqrt(photons + 0.375))
+
+
+REGIMES = (
+    Regime(0.3, 1, 0, 0.0),
+    Regime(5, 1, 0, 0.0),
+    Regime(0.5, 100, 157, 0.2),
+    Regime(5, 100, 157, 0.2),
+    Regime(30, 30, 100, 0.5),
+)
+
+
+def chosen(numbers: str) -> list[Regime]:
+    """The regimes that an option names: ``all``, or numbers from 0 such as ``0,3``."""
+    return list(REGIMES) if numbers == "all" else [REGIMES[int(n)] for n in numbers.split(",")]
+
+
+def simulate(
+    regime: Regime, frames: int, size: int, rng: np.random.Generator, *, means: bool = False
+) -> tuple[Counts, Means]:
+    """A two-photon-like movie: smooth background, 60 somata with transients, shot noise and read noise.
+
+    Returns
+    -------
+    counts
+        Shape (frames, size, size) [ADU].
+    means
+        True mean of every pixel and frame [photons], when asked for; otherwise of no frames.
+    """
+    scene = gaussian_filter(rng.random((size, size)), 6)
+    scene = (scene - scene.min()) / np.ptp(scene)
+    background = (regime.photons * (0.2 + 1.6 * scene**2)).astype(np.float32)
+    rows, columns = np.mgrid[-8:9, -8:9]
+    soma = np.exp(-(rows**2 + columns**2) / (2 * 3.5**2)).astype(np.float32) * regime.photons
+    places = rng.integers(10, size - 10, (60, 2))
+    spikes, traces = rng.random((frames, 60)) < 0.02, np.zeros((frames, 60))
+    for t in range(frames):
+        traces[t] = (traces[t - 1] * 0.93 if t else 0.0) + 1.5 * spikes[t]
+    counts = np.empty((frames, size, size), np.uint16)
+    true = np.empty((frames if means else 0, size, size), np.float32)
+    for t in range(frames):
+        mean = background.copy()
+        for (y, x), height in zip(places, traces[t] + 0.5, strict=True):
+            mean[y - 8 : y + 9, x - 8 : x + 9] += np.float32(height) * soma
+        photons = rng.poisson(mean) + regime.read_noise * rng.standard_normal(mean.shape)
+        counts[t] = np.clip(np.rint(regime.zero_level + regime.gain * photons), 0, 65535)
+        if means:
+            true[t] = mean
+    return counts, true
+
+
+def limit_bits(means: Means, codes_of: Callable[[int], npt.NDArray[Any]]) -> float:
+    """Shannon limit: entropy of the codes given the true mean [bits a pixel], in classes of nearly equal mean.
+
+    Parameters
+    ----------
+    means
+        True mean of every pixel and frame.
+    codes_of
+        The codes of a frame, by its number.
+    """
+    chosen_frames = np.unique(np.linspace(0, len(means) - 1, min(len(means), _ENTROPY_FRAMES)).astype(int))
+    some = means[chosen_frames].ravel()[:: max(1, len(chosen_frames) * means[0].size // 1_000_000)]
+    edges = np.unique(np.quantile(some, np.linspace(0, 1, _MEAN_CLASSES + 1)[1:-1]))
+    joint: dict[int, npt.NDArray[np.int64]] = {}
+    for t in chosen_frames:
+        classes, codes = np.searchsorted(edges, means[t].ravel()), codes_of(int(t)).ravel()
+        for code in np.unique(codes):
+            count = np.bincount(classes[codes == code], minlength=edges.size + 1)
+            joint[int(code)] = joint.get(int(code), np.zeros(edges.size + 1, np.int64)) + count
+    counted = np.stack(list(joint.values())).astype(float)
+    total = counted.sum(0, keepdims=True)
+    share = counted / np.maximum(total, 1)
+    bits = -np.where(share > 0, share * np.log2(np.where(share > 0, share, 1)), 0).sum(0)
+    return float((bits * total[0]).sum() / total.sum())
+
+
+def seconds(work: Callable[..., object], *args: Any, **kwargs: Any) -> float:
+    """Wall time of a call."""
+    start = time.perf_counter()
+    work(*args, **kwargs)
+    return time.perf_counter() - start
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table with aligned columns."""
+    lines = [list(head), *(list(row) for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
+    written = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines]
+    return "\n".join([written[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *written[1:]])
+
+
+def machine() -> str:
+    """Platform, processor, cores, Python and versions, in one line."""
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES)
+    return (
+        f"{platform.system()} {platform.machine()}, {_processor()}, {os.cpu_count()} cores, "
+        f"Python {platform.python_version()}, {versions}"
+    )
+
+
+def _processor() -> str:
+    """The processor's name, where the system tells it."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown processor"
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "unknown processor")

@@ -1,0 +1,107 @@
+"""What compressors make of the codes of five simulated movies. Prints a table of ratios and one of speeds.
+
+    python benchmarks/compression.py
+
+Chunks of 16 frames of 512x512, one thread, no store. A star marks what the trial of the ``standard`` profile takes.
+
+Needs scipy (in the ``dev`` extra).
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+from dataclasses import dataclass
+from typing import Any
+
+import numcodecs
+import numpy as np
+import numpy.typing as npt
+from common import REGIMES, Regime, limit_bits, machine, seconds, simulate, table
+from numcodecs.abc import Codec
+
+from dj_photon_codecs.anscombe.transform import encode_counts, smallest_code_dtype
+from dj_photon_codecs.storage.compression import choose_compressor
+
+_CHUNK_FRAMES = 16
+
+#: As Blosc numbers them. Byte shuffle (1) is left out: it leaves codes of one byte as they are.
+_SHUFFLES = {"": 0, "bitshuffle": 2}
+
+
+def candidates() -> dict[str, Codec]:
+    """The compressors by name: those of the trial, and more."""
+    found: dict[str, Codec] = {f"zstd-{level}": numcodecs.Zstd(level) for level in (1, 3, 9)}
+    for shuffle, number in _SHUFFLES.items():
+        for level in (1, 3, 5, 9):
+            found[f"blosc zstd-{level} {shuffle}".strip()] = numcodecs.Blosc("zstd", level, number)
+        found[f"blosc lz4-5 {shuffle}".strip()] = numcodecs.Blosc("lz4", 5, number)
+    return found
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of one compressor on one movie: ratio to the uint16 counts, and MB/s of them."""
+
+    ratio: float
+    encode: float
+    decode: float
+    taken: bool
+
+
+def codes_of(regime: Regime, counts: npt.NDArray[np.uint16]) -> npt.NDArray[Any]:
+    """The codes at the true noise model, in the smallest dtype that holds them, as the writer has them."""
+    codes = encode_counts(counts, regime.parameters)
+    smallest = smallest_code_dtype(float(codes.min()), float(codes.max()))
+    assert smallest is not None
+    return codes.astype(smallest)
+
+
+def measure(regime: Regime, frames: int, size: int, rng: np.random.Generator) -> tuple[dict[str, Result], float]:
+    """Every compressor on the movie's chunks, and the ratio that no coder can pass."""
+    counts, means = simulate(regime, frames, size, rng, means=True)
+    codes = codes_of(regime, counts)
+    chunks = [np.ascontiguousarray(codes[i : i + _CHUNK_FRAMES]) for i in range(0, frames, _CHUNK_FRAMES)]
+    taken = repr(choose_compressor(chunks[len(chunks) // 2]))
+    results = {}
+    for name, compressor in candidates().items():
+        packed = [compressor.encode(chunk) for chunk in chunks]
+        encode = statistics.median(seconds(compressor.encode, chunk) / chunk.size for chunk in chunks)
+        decode = statistics.median(
+            seconds(compressor.decode, part) / chunk.size for part, chunk in zip(packed, chunks, strict=True)
+        )
+        ratio = counts.nbytes / sum(len(part) for part in packed)
+        results[name] = Result(ratio, 2e-6 / encode, 2e-6 / decode, repr(compressor) == taken)
+    return results, 16 / limit_bits(means, lambda t: codes[t])
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=80)
+    parser.add_argument("--size", type=int, default=512, help="height and width of a frame")
+    parser.add_argument("--seed", type=int, default=0)
+    options = parser.parse_args()
+    numcodecs.blosc.set_nthreads(1)
+    rng = np.random.default_rng(options.seed)
+    measured = [measure(regime, options.frames, options.size, rng) for regime in REGIMES]
+    names = list(candidates())
+    head = ["compressor", *(f"{r.photons:g} ph., gain {r.gain:g}" for r in REGIMES)]
+    print(f"{machine()}\n{options.frames} frames of {options.size}x{options.size} uint16, one thread\n")
+    print("Ratio to the uint16 counts; a star marks what the trial takes:\n")
+    ratios = [
+        [name, *(f"{results[name].ratio:.2f}" + ("*" if results[name].taken else "") for results, _ in measured)]
+        for name in names
+    ]
+    ratios.append(["Shannon limit", *(f"{limit:.2f}" for _, limit in measured)])
+    print(table(head, ratios))
+    print("\nEncoding / decoding [MB/s of uint16 counts]:\n")
+    speeds = [
+        [name, *(f"{results[name].encode:.0f} / {results[name].decode:.0f}" for results, _ in measured)]
+        for name in names
+    ]
+    print(table(head, speeds))
+
+
+if __name__ == "__main__":
+    main()

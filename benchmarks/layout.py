@@ -1,0 +1,108 @@
+"""What the size of inner chunks and of shards costs. Prints two tables, which decide the numbers of the layout.
+
+    python benchmarks/layout.py
+
+One simulated movie (5 photons a pixel, gain 100) of 512x512 uint16, in a temporary folder. The settings take turns.
+
+Needs scipy (in the ``dev`` extra).
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import statistics
+import tempfile
+from dataclasses import dataclass, field
+from operator import getitem
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import numpy as np
+from common import REGIMES, Counts, machine, seconds, simulate, table
+
+from dj_photon_codecs import Calibration, open_movie, write_movie
+from dj_photon_codecs.storage import layout
+
+#: An hour at 30 Hz.
+_HOUR_FRAMES = 30 * 3600
+
+_RANDOM_FRAMES = 30
+
+
+@dataclass
+class Setting:
+    """A chunk and shard size, and what was measured with it."""
+
+    chunk_pixels: int
+    shard_bytes: int
+    write: list[float] = field(default_factory=list)
+    read: list[float] = field(default_factory=list)
+    random: list[float] = field(default_factory=list)
+    ratio: float = 0.0
+    objects: int = 0
+
+    def run(self, folder: Path, counts: Counts, rng: np.random.Generator) -> None:
+        """Write and read the movie once."""
+        numbers: dict[str, Any] = {
+            "CHUNK_PIXELS": self.chunk_pixels,
+            "CHUNK_BYTES": 2 * self.chunk_pixels,
+            "SHARD_BYTES": self.shard_bytes,
+        }
+        noise = Calibration.given(REGIMES[3].gain, REGIMES[3].zero_level)
+        with mock.patch.multiple(layout, **numbers):
+            self.write.append(seconds(write_movie, folder, counts, calibration=noise, progress=False))
+            shard = layout.plan_layout((_HOUR_FRAMES, *counts.shape[1:]), 2, 3).object_shape
+        movie = open_movie(folder)
+        self.ratio, self.objects = movie.compression_ratio, math.ceil(_HOUR_FRAMES / shard[0])
+        self.read.append(seconds(getitem, movie, ...))
+        for i in rng.integers(0, len(counts), _RANDOM_FRAMES).tolist():
+            movie = open_movie(folder)
+            self.random.append(seconds(getitem, movie, i))
+
+    def cells(self, megabytes: float) -> list[str]:
+        """The columns that both tables have."""
+        return [
+            f"{1e3 * statistics.median(self.random):.1f}",
+            f"{self.ratio:.3f}",
+            f"{megabytes / statistics.median(self.write):.0f}",
+            f"{megabytes / statistics.median(self.read):.0f}",
+            f"{self.objects}",
+        ]
+
+
+_HEAD = ("random frame [ms]", "ratio", "write [MB/s]", "read [MB/s]", "objects an hour")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--frames", type=int, default=576)
+    parser.add_argument("--size", type=int, default=512, help="height and width of a frame")
+    parser.add_argument("--repeat", type=int, default=5, help="repetitions; the median counts")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--folder", help="where to write; the system's temporary folder when not given")
+    options = parser.parse_args()
+    rng = np.random.default_rng(options.seed)
+    counts, _ = simulate(REGIMES[3], options.frames, options.size, rng)
+    pixels = options.size**2
+    chunks = {n: Setting(n * pixels, layout.SHARD_BYTES) for n in (4, 8, 16, 32, 64, 96)}
+    shards = {n: Setting(layout.CHUNK_PIXELS, n << 20) for n in (8, 16, 32, 64, 128, 256)}
+    for _ in range(options.repeat):
+        for setting in [*chunks.values(), *shards.values()]:
+            with tempfile.TemporaryDirectory(dir=options.folder) as name:
+                setting.run(Path(name) / "movie", counts, rng)
+    print(
+        f"{machine()}\n{options.frames} frames of {options.size}x{options.size} uint16, {options.repeat} repetitions\n"
+    )
+    megabytes = counts.nbytes / 1e6
+    print(f"Inner chunks, in shards of {layout.SHARD_BYTES >> 20} MiB of counts or one chunk:\n")
+    print(table(("frames a chunk", *_HEAD), [[str(n), *s.cells(megabytes)] for n, s in chunks.items()]))
+    print(f"\nShards, of inner chunks of {layout.CHUNK_PIXELS // pixels} frames:\n")
+    print(table(("MiB of counts", *_HEAD), [[str(n), *s.cells(megabytes)] for n, s in shards.items()]))
+    print("\nMB/s of raw counts; a random frame: the first on a new handle; an hour: of such frames at 30 Hz.")
+
+
+if __name__ == "__main__":
+    main()

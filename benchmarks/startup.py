@@ -1,0 +1,76 @@
+"""What importing the package costs, and a fetched row. Prints one table.
+
+    python benchmarks/startup.py
+
+Imports are timed in new processes, with the files in the page cache; rows are the JSON of one stored movie, decoded as
+DataJoint does on fetch, with no database.
+
+Needs scipy (in the ``dev`` extra).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from common import REGIMES, machine, seconds, simulate, table
+
+_TIMED = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
+
+
+def import_seconds(name: str, repeat: int) -> float:
+    """Median time of an import in a new process."""
+    command = [sys.executable, "-c", _TIMED.format(name)]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # fills the page cache
+    runs = [subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout for _ in range(repeat)]
+    return statistics.median(map(float, runs))
+
+
+def decode_all(codec: Any, texts: list[str], context: dict[str, Any]) -> None:
+    """What DataJoint does with the JSON of every row."""
+    for text in texts:
+        codec.decode(json.loads(text), context=context)
+
+
+def row_seconds(rows: int, repeat: int) -> float:
+    """Median time to make the handle of a fetched row, among many."""
+    import datajoint as dj
+
+    from dj_photon_codecs import PhotonCodec
+
+    movie, _ = simulate(REGIMES[3], 32, 128, np.random.default_rng(0))
+    with tempfile.TemporaryDirectory() as name:
+        dj.config.stores = {"default": "local", "local": {"protocol": "file", "location": str(Path(name))}}
+        codec = PhotonCodec()
+        context = {"schema": "benchmark", "table": "movie", "field": "movie", "config": dj.config}
+        stored = codec.encode(movie, key={"movie_id": 1}, context=context, store_name="local")
+        texts = [json.dumps(stored)] * rows
+        times = [seconds(decode_all, codec, texts, context) / rows for _ in range(repeat)]
+    return statistics.median(times)
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=1000)
+    parser.add_argument("--repeat", type=int, default=11, help="repetitions; the median counts")
+    options = parser.parse_args()
+    os.environ["DJ_IGNORE_CONFIG_FILE"] = "true"  # of this process and the new ones
+    names = ("dj_photon_codecs", "datajoint")
+    rows = [[f"import {name}", f"{1e3 * import_seconds(name, options.repeat):.1f}"] for name in names]
+    handles = 1e3 * row_seconds(options.rows, options.repeat)
+    rows.append([f"handle of a fetched row, of {options.rows}", f"{handles:.3f}"])
+    print(f"{machine()}\n")
+    print(table(("what", "median [ms]"), rows))
+
+
+if __name__ == "__main__":
+    main()
