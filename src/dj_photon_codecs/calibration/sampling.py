@@ -1,7 +1,7 @@
 """Which pixels the calibration looks at: short runs of frames spread over the movie, and tiles spread over a frame.
 
 The number of pixels is fixed, whatever the length and the size of the movie, and so is their choice: the same
-movie gives the same answer (DESIGN, "Calibration").
+movie gives the same answer.
 """
 
 from __future__ import annotations
