@@ -38,7 +38,7 @@ class PhotonCodec(SchemaCodec):  # type: ignore[misc]  # DataJoint ships no type
     step
         Quantisation in noise standard deviations.
     profile
-        ``standard``, ``portable``, ``lossless`` or ``anscombe-v1``.
+        ``standard``, ``dense``, ``portable``, ``lossless`` or ``anscombe-v1``.
     compressors
         Codecs in place of the best by trial.
     zarr_format
@@ -141,6 +141,13 @@ class PhotonPortableCodec(PhotonCodec):
 
     name = "photon_portable"
     profile = "portable"
+
+
+class PhotonDenseCodec(PhotonCodec):
+    """``<photon_dense@store>``: within a few per cent of the smallest that the movie's noise allows."""
+
+    name = "photon_dense"
+    profile = "dense"
 
 
 def _place_in_schema(

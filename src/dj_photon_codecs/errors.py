@@ -45,5 +45,9 @@ class DamagedChunkError(PhotonCodecError, ValueError):
     """A chunk is there, but truncated or altered: its checksum or its decoding fails."""
 
 
+class DenseWarning(UserWarning):
+    """The entropy coder would not have made the movie smaller, and the standard profile was used."""
+
+
 class LosslessWarning(UserWarning):
     """The movie supports no reliable noise model and was stored losslessly."""

@@ -141,8 +141,8 @@ def write_movie(
         Quantisation in noise standard deviations: every count is changed by at most half a step of its own
         noise, and half a count. 0 is lossless.
     profile
-        ``standard``, ``portable`` (any Zarr reader opens it), ``lossless``, or ``anscombe-v1`` (the
-        anscombe-transform package reads it).
+        ``standard``, ``dense`` (the entropy coder: smallest), ``portable`` (any Zarr reader opens it),
+        ``lossless``, or ``anscombe-v1`` (the anscombe-transform package reads it).
     compressors
         Codecs in place of the best by trial; see the compression page of the documentation.
     zarr_format
@@ -168,6 +168,8 @@ def write_movie(
     -----
     LosslessWarning
         When the movie supports no noise model, and is therefore stored losslessly.
+    DenseWarning
+        When ``dense`` was asked, and a compressor makes the movie smaller.
     """
     options = WriteOptions(step, profile, compressors, zarr_format, progress)
     return write_to(lambda: Location.of(store), movie, options, calibration)
@@ -202,6 +204,13 @@ def check_options(options: WriteOptions) -> None:
     check_profile(options.profile)
     if options.zarr_format not in (2, 3):
         raise ConfigurationError(f"zarr_format must be 2 or 3, got {options.zarr_format!r}")
+    if options.profile == "dense" and options.zarr_format == 2:
+        raise ConfigurationError("the dense profile needs zarr_format=3, got 2: its entropy coder has no V2 codec")
+    if options.profile == "dense" and options.compressors is not None:
+        raise ConfigurationError(
+            f"the dense profile compresses with its own entropy coder, got compressors={options.compressors!r}: "
+            "leave them out, or use the standard profile"
+        )
 
 
 def _settings_agree(movie: PhotonArray, options: WriteOptions, calibration: Calibration | None) -> bool:
@@ -222,6 +231,7 @@ def _plan(source: Source, options: WriteOptions, calibration: Calibration | None
     if calibration is None and isinstance(source.value, PhotonArray) and source.value.record is not None:
         calibration = source.value.calibration  # measured on the original counts: better than anew
     profile, step = options.profile, options.step
+    dense = profile == "dense"
     if profile == "lossless" or step == 0:
         profile, step = "lossless", 0.0
         calibration = calibration or Calibration.unknown("not measured: stored losslessly on request")
@@ -244,6 +254,7 @@ def _plan(source: Source, options: WriteOptions, calibration: Calibration | None
         values=values,
         calibration=calibration,
         profile=profile,
+        entropy_coder=dense,
         step=step,
         compressors=options.compressors,
         zarr_format=options.zarr_format,

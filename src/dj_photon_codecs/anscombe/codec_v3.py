@@ -53,6 +53,7 @@ class AnscombeTransformV3(ArrayArrayCodec):
     """
 
     is_fixed_size: ClassVar[bool] = True  # type: ignore[misc]  # zarr declares a plain attribute
+    codec_name: ClassVar[str] = CODEC_NAME
 
     zero_level: float
     conversion_gain: float
@@ -81,16 +82,16 @@ class AnscombeTransformV3(ArrayArrayCodec):
         configuration = data.get("configuration") or {}
         unknown = sorted(set(configuration) - set(_KEYS))
         missing = sorted(set(_KEYS) - set(configuration))
-        if data.get("name") != CODEC_NAME or unknown or missing:
+        if data.get("name") != cls.codec_name or unknown or missing:
             raise ConfigurationError(
-                f"not a valid {CODEC_NAME} codec: name {data.get('name')!r}, "
+                f"not a valid {cls.codec_name} codec: name {data.get('name')!r}, "
                 f"unknown keys {unknown}, missing keys {missing}"
             )
         return cls(**configuration)
 
     def to_dict(self) -> dict[str, Any]:
         """The codec's metadata: its name, and a configuration with every parameter."""
-        return {"name": CODEC_NAME, "configuration": {key: getattr(self, key) for key in _KEYS}}
+        return {"name": self.codec_name, "configuration": {key: getattr(self, key) for key in _KEYS}}
 
     def evolve_from_array_spec(self, array_spec: ArraySpec) -> Self:
         """Take the decoded dtype from the array where none was given."""
@@ -113,7 +114,7 @@ class AnscombeTransformV3(ArrayArrayCodec):
             native.kind == "f" and self.decoded_dtype is not None and np.dtype(self.decoded_dtype).kind in "ui"
         ):
             raise ConfigurationError(
-                f"{CODEC_NAME} with decoded_dtype={self.decoded_dtype!r} cannot code an array of {native}: "
+                f"{self.codec_name} with decoded_dtype={self.decoded_dtype!r} cannot code an array of {native}: "
                 f"use decoded_dtype={native.name!r}"
             )
 
@@ -145,3 +146,13 @@ class AnscombeTransformV3(ArrayArrayCodec):
         dtype = chunk_spec.dtype.to_native_dtype()
         counts = await asyncio.to_thread(self._decode, chunk_array.as_numpy_array(), dtype)
         return chunk_spec.prototype.nd_buffer.from_numpy_array(counts.reshape(chunk_spec.shape))
+
+
+class DenseAnscombeTransformV3(AnscombeTransformV3):
+    """The same codec under the name that arrays of the ``dense`` profile have it by, ``dj_photon_codecs.anscombe``.
+
+    All that zarr tells a reader without this package is the name of the first codec it does not know: this one is
+    what to install.
+    """
+
+    codec_name: ClassVar[str] = "dj_photon_codecs.anscombe"

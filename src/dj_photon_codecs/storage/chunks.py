@@ -288,9 +288,9 @@ class ChunkReader:
             counts = decoded.as_numpy_array()
             if counts.shape != self.spec.shape:
                 counts = counts.reshape(self.spec.shape)
-        except PhotonCodecError:  # one of our codecs knows better than "damaged"
-            raise
         except Exception as error:  # whatever a codec raises on altered bytes
+            if isinstance(error, PhotonCodecError) and not isinstance(error, DamagedChunkError):
+                raise  # one of our codecs knows better than "damaged"
             raise DamagedChunkError(
                 f"{self._describe(coords)} is damaged ({type(error).__name__}: {error}): restore it from a copy; "
                 "verify() lists every damaged chunk"

@@ -48,6 +48,14 @@ def choose_compressor(sample: AnyArray) -> Numcodec:
     return best
 
 
+def entropy_coder_pays(sample: AnyArray, rival: Numcodec) -> bool:
+    """Whether the entropy coder takes codes of this dtype, and makes ``sample`` smaller than the best compressor."""
+    from ..entropy.coder import DTYPES, encode
+
+    sample = np.ascontiguousarray(sample)
+    return sample.dtype.name in DTYPES and len(encode(sample)) < len(rival.encode(sample)) * (1 - _WORTH)
+
+
 def bytes_codecs(chosen: Numcodec, itemsize: int, zarr_format: ZarrFormat) -> tuple[Any, ...]:
     """A chosen compressor followed by crc32c, as codecs of a Zarr format."""
     if zarr_format == 2:

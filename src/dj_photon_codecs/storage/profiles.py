@@ -3,8 +3,10 @@
 | profile       | on disk                                              |
 |---------------|------------------------------------------------------|
 | ``standard``  | Anscombe codes, then the best compressor by trial    |
+| ``dense``     | Anscombe codes, then the entropy coder               |
 | ``portable``  | counts at the decoded levels, standard codecs only   |
-| ``lossless``  | counts as inserted, standard codecs only             |
+| ``lossless``  | counts as inserted, then as ``standard``; the        |
+|               | entropy coder where ``dense`` was asked and it wins  |
 | ``anscombe-v1`` | what the anscombe-transform package reads          |
 """
 
@@ -17,7 +19,7 @@ import numpy as np
 
 from .._typing import AnyArray, ZarrFormat
 from ..anscombe.codec_v2 import AnscombeTransformV2
-from ..anscombe.codec_v3 import AnscombeTransformV3
+from ..anscombe.codec_v3 import AnscombeTransformV3, DenseAnscombeTransformV3
 from ..anscombe.parameters import TransformParameters
 from ..anscombe.transform import decode_codes, encode_counts, rounded_codes, smallest_code_dtype, top_of_range
 from ..calibration import Calibration
@@ -25,7 +27,7 @@ from ..errors import CodeRangeError, ConfigurationError
 from .legacy import legacy_codes, legacy_filter, legacy_parameters
 from .values import ValueRange
 
-PROFILES = ("standard", "portable", "lossless", "anscombe-v1")
+PROFILES = ("standard", "dense", "portable", "lossless", "anscombe-v1")
 
 
 def check_profile(profile: object) -> str:
@@ -140,8 +142,9 @@ def plan_encoding(
         step=step,
     )
     filters: tuple[Any, ...] = ()
-    if profile == "standard":
-        filters = _v3_filters(parameters) if zarr_format == 3 else _v2_filters(parameters, dtype)
+    if profile in ("standard", "dense"):
+        v3_codec = DenseAnscombeTransformV3 if profile == "dense" else AnscombeTransformV3
+        filters = _v3_filters(parameters, v3_codec) if zarr_format == 3 else _v2_filters(parameters, dtype)
     return Encoding(profile, filters, top_of_range(parameters, dtype), parameters)
 
 
@@ -155,9 +158,9 @@ def _decoded_dtype(dtype: np.dtype[Any], values: ValueRange) -> str:
     return dtype.name
 
 
-def _v3_filters(parameters: TransformParameters) -> tuple[Any, ...]:
+def _v3_filters(parameters: TransformParameters, codec: type[AnscombeTransformV3]) -> tuple[Any, ...]:
     return (
-        AnscombeTransformV3(
+        codec(
             zero_level=parameters.zero_level,
             conversion_gain=parameters.conversion_gain,
             encoded_dtype=parameters.encoded_dtype,

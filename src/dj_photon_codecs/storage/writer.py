@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
+import warnings
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from typing import Any
 import numpy as np
 import zarr
 from zarr.abc.store import Store
+from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
 from .._typing import AnyArray, Json, ZarrFormat
@@ -31,10 +33,10 @@ from .._zarr import (
     submit,
 )
 from ..calibration import Calibration
-from ..errors import CodeRangeError, ConfigurationError, StorageError
+from ..errors import CodeRangeError, ConfigurationError, DenseWarning, StorageError
 from ..sources import Source
 from .chunks import ChunkReader, Coords
-from .compression import bytes_codecs, choose_compressor, given_codecs
+from .compression import bytes_codecs, choose_compressor, entropy_coder_pays, given_codecs
 from .layout import Layout, plan_layout
 from .location import Location, ProcessStore
 from .profiles import Encoding, plan_encoding
@@ -60,6 +62,8 @@ class WritePlan:
         Its noise model, and how it was got.
     profile
         The profile to use: ``lossless`` where the calibration is not reliable.
+    entropy_coder
+        Whether to use the entropy coder in place of a compressor, where it makes the movie smaller.
     step
         Quantisation in noise standard deviations; 0 when lossless.
     compressors
@@ -76,6 +80,7 @@ class WritePlan:
     values: ValueRange
     calibration: Calibration
     profile: str
+    entropy_coder: bool
     step: float
     compressors: Any
     zarr_format: ZarrFormat
@@ -120,7 +125,10 @@ def _write(store: Store, location: Location, plan: WritePlan, encoding: Encoding
     """One pass through the movie with a decided encoding."""
     source = plan.source
     layout = plan_layout(source.shape, source.dtype.itemsize, plan.zarr_format)
-    metadata = _metadata(plan, encoding, layout)
+    compression = _compression(plan, encoding, layout)
+    if encoding.profile == "dense" and "serializer" not in compression:
+        encoding = _encoding(replace(plan, profile="standard"))
+    metadata = _metadata(plan, encoding, layout, compression)
     writer = _ObjectWriter(metadata, store, location)
     write = partial(_write_block, writer, layout, source.shape)
     stride = layout.object_shape[0]
@@ -176,19 +184,37 @@ def _settle(under_way: Future[int] | None) -> None:
             under_way.result()
 
 
-def _metadata(plan: WritePlan, encoding: Encoding, layout: Layout) -> ArrayMetadata:
-    """The metadata of the array, as zarr itself makes it."""
-    source = plan.source
-    if plan.compressors is None:
-        sample = encoding.compressed_array(_trial_sample(source, layout))
-        codecs = bytes_codecs(choose_compressor(sample), sample.dtype.itemsize, plan.zarr_format)
-    else:
+def _compression(plan: WritePlan, encoding: Encoding, layout: Layout) -> dict[str, Any]:
+    """The codecs that make bytes of the codes, as options of zarr; ``serializer`` is the entropy coder, if it pays."""
+    if plan.compressors is not None:
         codecs = given_codecs(plan.compressors, plan.zarr_format)
-    options: dict[str, Any] = {"filters": encoding.filters, "compressors": codecs}
+    else:
+        sample = encoding.compressed_array(_trial_sample(plan.source, layout))
+        best = choose_compressor(sample)
+        if plan.entropy_coder:
+            if entropy_coder_pays(sample, best):
+                from ..entropy.codec_v3 import RansCodec
+
+                return {"serializer": RansCodec(), "compressors": (Crc32cCodec(),)}
+            if encoding.profile == "dense":
+                warnings.warn(
+                    f"the entropy coder does not pay for codes of {sample.dtype}, {sample.min()} to {sample.max()}: "
+                    "the movie is stored with the standard profile",
+                    DenseWarning,
+                    stacklevel=6,  # of the caller of write_movie
+                )
+        codecs = bytes_codecs(best, sample.dtype.itemsize, plan.zarr_format)
     if plan.zarr_format == 2:
         # one compressor only in this format: all but the checksum are filters
-        options = {"filters": (*encoding.filters, *codecs[:-1]), "compressors": codecs[-1]}
-    else:
+        return {"filters": codecs[:-1], "compressors": codecs[-1]}
+    return {"compressors": codecs}
+
+
+def _metadata(plan: WritePlan, encoding: Encoding, layout: Layout, compression: dict[str, Any]) -> ArrayMetadata:
+    """The metadata of the array, as zarr itself makes it."""
+    source = plan.source
+    options = {**compression, "filters": (*encoding.filters, *compression.get("filters", ()))}
+    if plan.zarr_format == 3:
         names = ["time", *[None] * (len(source.shape) - 3), "height", "width"]
         options |= {"shards": layout.shard, "dimension_names": names}
     array = zarr.create_array(

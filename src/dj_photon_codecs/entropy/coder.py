@@ -1,0 +1,285 @@
+"""From an array of codes to a payload, and back."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from .._typing import AnyArray
+from ..errors import ConfigurationError, DamagedChunkError
+from .header import CODED, PLAIN, Payload
+from .model import FRACTION_BITS, LANES, MAX_CONTEXTS, MAX_TOP, PHASES, STATE_LOW, SYMBOLS, Model
+
+#: Dtypes of codes.
+DTYPES = ("uint8", "int8", "uint16", "int16")
+
+#: Pixels, in rows from the middle of a chunk, that the model is chosen on.
+_TRIAL_PIXELS = 1 << 16
+
+#: The finest contexts: an eighth of a level.
+_CONTEXT_SHIFT = FRACTION_BITS - 3
+
+#: Tried in this order: frames that neighbours count for, then, at the best of these, the frames of a mean.
+_BLENDS = (0, 4, 16, 64)
+_WINDOWS = (15, 3, 63)
+
+#: A mean difference to the prediction is to lie below this; the bits beyond are noise that no model predicts.
+_WIDEST = 16
+
+#: A frame of one code throughout is kept out of the model if it has so many pixels.
+_BLANK_PIXELS = 64
+
+
+def check_dtype(dtype: np.dtype[Any]) -> None:
+    """Refuse codes of a dtype that has no coder.
+
+    Raises
+    ------
+    ConfigurationError
+        For anything but integers of 8 or 16 bits.
+    """
+    if dtype.name not in DTYPES:
+        raise ConfigurationError(
+            f"the entropy coder takes codes of {', '.join(DTYPES)}, got {dtype}: use the default compressor"
+        )
+
+
+def encode(codes: AnyArray) -> bytes:
+    """Code an array.
+
+    Parameters
+    ----------
+    codes
+        Integers of 8 or 16 bits, shape (time, ..., height, width); any other rank will do.
+
+    Returns
+    -------
+    bytes
+        The payload; never more than one byte longer than the array.
+
+    Raises
+    ------
+    ConfigurationError
+        For another dtype.
+    """
+    check_dtype(codes.dtype)
+    if codes.size:
+        payload = _encode(np.ascontiguousarray(codes).reshape(_cube(codes.shape)))
+        if len(payload) <= codes.nbytes:
+            return payload
+    return bytes([PLAIN]) + codes.astype(codes.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def decode(payload: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> AnyArray:
+    """Decode a payload.
+
+    Parameters
+    ----------
+    payload
+        As :func:`encode` made it.
+    shape
+        Of the array.
+    dtype
+        Of the codes.
+
+    Returns
+    -------
+    numpy.ndarray
+        The codes, C-contiguous and writable, in native byte order.
+
+    Raises
+    ------
+    DamagedChunkError
+        When the payload was truncated or altered in a way that shows.
+    ConfigurationError
+        For a dtype that has no coder.
+    """
+    dtype = np.dtype(dtype).newbyteorder("=")
+    check_dtype(dtype)
+    if not payload:
+        raise DamagedChunkError("the payload is empty")
+    if payload[0] == PLAIN:
+        expected = 1 + math.prod(shape) * dtype.itemsize
+        if len(payload) != expected:
+            raise DamagedChunkError(f"the payload has {len(payload)} bytes, its shape {shape} asks for {expected}")
+        return np.frombuffer(payload, dtype.newbyteorder("<"), offset=1).astype(dtype).reshape(shape)
+    if payload[0] != CODED:
+        raise DamagedChunkError(f"the payload begins with {payload[0]}: neither {PLAIN} nor {CODED}")
+    cube = _cube(shape)
+    return _decode(Payload.parse(payload, cube, dtype), cube, dtype).reshape(shape)
+
+
+def _cube(shape: tuple[int, ...]) -> tuple[int, int, int]:
+    """An array of any rank as (time, rows, columns)."""
+    if len(shape) < 2:
+        return math.prod(shape), 1, 1
+    return shape[0], math.prod(shape[1:-1]), shape[-1]
+
+
+def _encode(codes: AnyArray) -> bytes:
+    from . import kernels, tables
+
+    blank = _blank_frames(codes)
+    blank_codes = codes[blank, 0, 0].astype(np.int64) & 0xFFFF >> (16 - 8 * codes.itemsize)
+    movie = np.delete(codes, blank, axis=0) if blank.size else codes
+    if not movie.size:
+        return _nothing_modelled(codes, blank, blank_codes)
+    model = _choose_model(movie)
+    unsigned, mask = _unsigned(movie)
+    base = model.base & mask
+    counts = np.zeros((PHASES * model.contexts, SYMBOLS), np.uint32)
+    context_of, symbols = np.empty(movie.shape, np.uint16), np.empty(movie.shape, np.uint8)
+    kernels.model_codes(unsigned, mask, model, context_of, symbols, counts)
+    table_of = np.empty(len(counts), np.uint8)
+    shared = tables.merge_contexts(counts, table_of)
+    frequencies = np.empty_like(shared)
+    tables.scale_counts(shared, frequencies)
+    words = np.empty(movie.size + LANES, np.uint16)
+    ranges = frequencies | (np.cumsum(frequencies, 1, dtype=np.uint32) - frequencies) << np.uint32(16)
+    reciprocals = np.nextafter(1 / np.maximum(frequencies, 1), 2)
+    place, states = kernels.push_symbols(context_of, symbols, table_of, ranges, reciprocals, words)
+    escaped = np.flatnonzero(symbols.ravel() == 0)
+    levels = (unsigned.ravel()[escaped].astype(np.int64) - base & mask) >> model.low_bits
+    return Payload(
+        model,
+        blank.astype(np.uint32),
+        blank_codes.astype(np.uint16),
+        table_of,
+        frequencies,
+        states,
+        words[place:],
+        levels.astype(np.uint16),
+        _pack_low(unsigned, base, mask, model.low_bits),
+    ).to_bytes()
+
+
+def _decode(coded: Payload, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> AnyArray:
+    codes = np.empty(shape, dtype)
+    unsigned, mask = _unsigned(codes)
+    blank = coded.blank_frames.astype(np.int64)
+    if not blank.size:
+        _decode_movie(coded, unsigned, dtype)
+        return codes
+    unsigned[blank] = (coded.blank_codes & mask).astype(unsigned.dtype)[:, None, None]
+    if blank.size < shape[0]:
+        movie = np.empty((shape[0] - blank.size, *shape[1:]), unsigned.dtype)
+        _decode_movie(coded, movie, dtype)
+        unsigned[np.setdiff1d(np.arange(shape[0]), blank, assume_unique=True)] = movie
+    return codes
+
+
+def _decode_movie(coded: Payload, out: AnyArray, dtype: np.dtype[Any]) -> None:
+    """Decode the modelled frames into ``out``, the codes' bits as unsigned numbers."""
+    from . import kernels
+
+    model = coded.model
+    mask = int(np.iinfo(out.dtype).max)
+    highest = np.iinfo(dtype).max - model.base
+    if max(coded.escapes.max(initial=0), model.top if not model.low_bits else 0) << model.low_bits > highest:
+        raise DamagedChunkError(f"levels above the largest {dtype}")
+    words = np.concatenate([coded.words, np.zeros(out.shape[2] + LANES, np.uint16)])
+    slots = np.empty((len(coded.frequencies), 1 << 12), np.uint32)
+    kernels.fill_slots(coded.frequencies, slots)
+    levels = np.empty(out.shape, np.uint16) if model.low_bits else out
+    states = coded.states.copy()
+    used, escaped, inside = kernels.pull_symbols(
+        words,
+        coded.words.size,
+        coded.escapes,
+        states,
+        slots,
+        coded.table_of,
+        model._replace(base=0) if model.low_bits else model,
+        levels,
+    )
+    if not inside or used != coded.words.size or escaped != coded.escapes.size or (states != STATE_LOW).any():
+        raise DamagedChunkError("the payload does not decode to its end: it was truncated or altered")
+    if model.low_bits:
+        wide = (levels.astype(np.int64) << model.low_bits) | _unpack_low(coded.low, out.shape)
+        if wide.max() > highest:
+            raise DamagedChunkError(f"levels above the largest {dtype}")
+        out[...] = (wide + model.base & mask).astype(out.dtype)
+
+
+def _unsigned(codes: AnyArray) -> tuple[AnyArray, int]:
+    """The bits of the codes as unsigned numbers, so that one compiled loop serves both signs; and their mask."""
+    view = codes.view(f"u{codes.itemsize}")
+    return view, int(np.iinfo(view.dtype).max)
+
+
+def _blank_frames(codes: AnyArray) -> npt.NDArray[np.int64]:
+    """Frames of one code throughout, such as dropped ones and padding: they would only mislead the means."""
+    if codes[0].size < _BLANK_PIXELS:
+        return np.empty(0, np.int64)
+    candidates = np.flatnonzero((codes[:, 0, 0] == codes[:, -1, -1]) & (codes[:, 0, 0] == codes[:, 0, -1]))
+    return np.array([t for t in candidates if (codes[t] == codes[t, 0, 0]).all()], np.int64)
+
+
+def _nothing_modelled(codes: AnyArray, blank: npt.NDArray[np.int64], blank_codes: npt.NDArray[np.int64]) -> bytes:
+    """The payload of a chunk of blank frames only."""
+    model = Model(0, 0, 1, _CONTEXT_SHIFT, 0, 0, 0)
+    empty = np.empty(0, np.uint16)
+    return Payload(
+        model,
+        blank.astype(np.uint32),
+        blank_codes.astype(np.uint16),
+        np.empty(0, np.uint8),
+        np.empty((0, SYMBOLS), np.uint32),
+        np.full(LANES, STATE_LOW, np.uint32),
+        empty,
+        empty,
+        np.empty((0, 0), np.uint8),
+    ).to_bytes()
+
+
+def _choose_model(movie: AnyArray) -> Model:
+    """Choose a model by its errors on rows from the middle of the chunk."""
+    from .kernels import prediction_error
+
+    unsigned, mask = _unsigned(movie)
+    base = int(movie.min())
+    levels = int(movie.max()) - base
+    frames, rows, columns = movie.shape
+    taken = min(rows, max(1, _TRIAL_PIXELS // (frames * columns)))
+    sample = np.ascontiguousarray(unsigned[:, (rows - taken) // 2 :][:, :taken])
+
+    def model(low_bits: int, blend: int, window: int) -> Model:
+        top = min(levels >> low_bits, MAX_TOP)
+        shift = _CONTEXT_SHIFT
+        while ((top << FRACTION_BITS) >> shift) + 1 > MAX_CONTEXTS:
+            shift += 1
+        start = int(movie[0, 0].astype(np.int64).mean() - base) >> low_bits
+        return Model(low_bits, blend, window, shift, min(start, top), top, base)
+
+    def error(low_bits: int, blend: int, window: int) -> float:
+        return float(prediction_error(sample, mask, model(low_bits, blend, window)))
+
+    spread = math.sqrt(error(0, _BLENDS[1], _WINDOWS[0]))
+    low_bits = max(0, math.ceil(math.log2(spread / _WIDEST))) if spread > 0 else 0
+    errors = {blend: error(low_bits, blend, _WINDOWS[0]) for blend in _BLENDS}
+    blend = min(errors, key=lambda tried: errors[tried])
+    windows = {
+        window: error(low_bits, blend, window) for window in _WINDOWS[1:] if frames > min(window, _WINDOWS[0]) + 1
+    }
+    windows[_WINDOWS[0]] = errors[blend]
+    window = min(windows, key=lambda tried: windows[tried])
+    return model(low_bits, blend, window)
+
+
+def _pack_low(unsigned: AnyArray, base: int, mask: int, low_bits: int) -> npt.NDArray[np.uint8]:
+    """The lowest bits of the levels, a plane of packed bits each."""
+    if not low_bits:
+        return np.empty((0, 0), np.uint8)
+    levels = unsigned.ravel().astype(np.int64) - base & mask
+    planes = [np.packbits((levels >> bit & 1).astype(np.uint8), bitorder="little") for bit in range(low_bits)]
+    return np.stack(planes)
+
+
+def _unpack_low(planes: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
+    levels = np.zeros(math.prod(shape), np.int64)
+    for bit, plane in enumerate(planes):
+        levels |= np.unpackbits(plane, count=levels.size, bitorder="little").astype(np.int64) << bit
+    return levels.reshape(shape)

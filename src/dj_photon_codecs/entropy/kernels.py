@@ -1,0 +1,318 @@
+"""The compiled loops of the entropy coder. Each is equal to a function of :mod:`.reference`.
+
+Importing this module imports numba. The loops release the GIL, so that chunks are coded in parallel; they use integers
+of explicit width, no floating point but where a result is exact, and check what comes from a payload once a row.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numba
+import numpy as np
+
+from .model import FRACTION_BITS, LANES, SCALE_BITS, STATE_LOW, SYMBOL_ZERO, WEIGHT_BITS, Model
+
+#: What compiled functions take: numba sees the exact types, and needs no annotations.
+Array = Any
+Int = Any
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def compiled(function: _Function) -> _Function:
+    """Compile on first call, and keep the machine code on disk where that is possible."""
+    try:
+        cached: _Function = numba.njit(function, cache=True, nogil=True, error_model="numpy")
+    except RuntimeError:  # neither the package nor the home folder can be written to: every process compiles anew
+        cached = numba.njit(function, nogil=True, error_model="numpy")
+    return cached
+
+
+i32 = np.int32
+i64 = np.int64
+u8 = np.uint8
+u16 = np.uint16
+u32 = np.uint32
+u64 = np.uint64
+
+_ONE = i32(1 << FRACTION_BITS)
+_HALF = i32(1 << (FRACTION_BITS - 1))
+_FRACTION = i32(FRACTION_BITS)
+_WEIGHT = i32(WEIGHT_BITS)
+_WEIGHT_HALF = i32(1 << (WEIGHT_BITS - 1))
+_ZERO = i32(SYMBOL_ZERO)
+_LANES = LANES
+_LOW = u32(STATE_LOW)
+_SCALE = u32(SCALE_BITS)
+_SLOT = u32((1 << SCALE_BITS) - 1)
+_FULL = u32(32 - SCALE_BITS)
+
+
+@compiled
+def _blur(line: Array, out: Array) -> None:
+    """Sum of each value, twice, and its two neighbours; the line goes on beyond its ends as it ends."""
+    last = line.size - 1
+    if last == 0:
+        out[0] = i32(4) * line[0]
+        return
+    out[0] = i32(3) * line[0] + line[1]
+    for x in range(1, last):
+        out[x] = line[x - 1] + i32(2) * line[x] + line[x + 1]
+    out[last] = i32(3) * line[last] + line[last - 1]
+
+
+@compiled
+def _predict(means: Array, y: Int, weight: Int, above: Array, here: Array, below: Array, predicted: Array) -> None:
+    """Predictions of row ``y``; the three lines hold blurred rows, and have to take turns between calls."""
+    rows, columns = means.shape
+    if y == 0:
+        _blur(means[0], here)
+        above[:] = here
+    if y + 1 < rows:
+        _blur(means[y + 1], below)
+    else:
+        below[:] = here
+    own = means[y]
+    for x in range(columns):
+        around = (above[x] + i32(2) * here[x] + below[x] + i32(8)) >> i32(4)
+        predicted[x] = around + (((own[x] - around) * weight + _WEIGHT_HALF) >> _WEIGHT)
+
+
+@compiled
+def _follow(column_means: Array, scratch: Array, levels: Array) -> None:
+    """In the first frame each row predicts the next: means move a quarter of the way, and are blurred."""
+    for x in range(levels.size):
+        scratch[x] = column_means[x] + (((levels[x] << _FRACTION) - column_means[x]) >> i32(2))
+    _blur(scratch, column_means)
+    for x in range(levels.size):
+        column_means[x] = (column_means[x] + i32(2)) >> i32(2)
+
+
+@compiled
+def _weights(t: Int, model: Model) -> Any:
+    """The phase of a frame, the weight of the pixel's own mean, and the rate at which it moves."""
+    seen = min(t, model.window)
+    weight = (seen << WEIGHT_BITS) // (seen + model.blend) if seen > 0 else 0
+    phase = 0 if t == 0 else (1 if t < 4 else 2)
+    return phase, i32(weight), i32((1 << WEIGHT_BITS) // (seen + 1))
+
+
+@compiled
+def model_codes(codes: Array, mask: Int, model: Model, context_of: Array, symbols: Array, counts: Array) -> None:
+    """Predict every pixel: fills ``context_of`` and ``symbols``, and counts the symbols of each context."""
+    frames, rows, columns = codes.shape
+    means = np.zeros((rows, columns), np.int32)
+    above, here, below = np.empty(columns, np.int32), np.empty(columns, np.int32), np.empty(columns, np.int32)
+    column_means, scratch = np.empty(columns, np.int32), np.empty(columns, np.int32)
+    predicted, levels = np.empty(columns, np.int32), np.empty(columns, np.int32)
+    column_means[:] = i32(model.start) << _FRACTION
+    shift, low, base, top = i32(model.context_shift), i32(model.low_bits), i32(model.base), i32(model.top)
+    mask = i32(mask)
+    contexts = ((model.top << FRACTION_BITS) >> model.context_shift) + 1
+    for t in range(frames):
+        phase, weight, rate = _weights(t, model)
+        first = i32(phase * contexts)
+        for y in range(rows):
+            if t == 0:
+                predicted[:] = column_means
+            else:
+                _predict(means, y, weight, above, here, below, predicted)
+                above, here, below = here, below, above
+            line, own, context_line, symbol_line = codes[t, y], means[y], context_of[t, y], symbols[t, y]
+            for x in range(columns):
+                level = ((i32(line[x]) - base) & mask) >> low
+                symbol = level - ((predicted[x] + _HALF) >> _FRACTION) + _ZERO
+                escape = symbol <= i32(0) or symbol > i32(255) or level > top
+                symbol_line[x] = u8(i32(0) if escape else symbol)
+                context_line[x] = u16(first + (predicted[x] >> shift))
+                level = min(level, top)
+                own[x] += (((level << _FRACTION) - own[x]) * rate + _WEIGHT_HALF) >> _WEIGHT
+                levels[x] = level
+            for x in range(columns):
+                counts[u64(context_line[x]), u64(symbol_line[x])] += u32(1)
+            if t == 0:
+                _follow(column_means, scratch, levels)
+
+
+@compiled
+def prediction_error(codes: Array, mask: Int, model: Model) -> Any:
+    """Mean square of code less prediction, in levels: what the encoder chooses its model by."""
+    frames, rows, columns = codes.shape
+    means = np.zeros((rows, columns), np.int32)
+    above, here, below = np.empty(columns, np.int32), np.empty(columns, np.int32), np.empty(columns, np.int32)
+    column_means, scratch = np.empty(columns, np.int32), np.empty(columns, np.int32)
+    predicted, levels = np.empty(columns, np.int32), np.empty(columns, np.int32)
+    column_means[:] = i32(model.start) << _FRACTION
+    low, base, top, mask = i32(model.low_bits), i32(model.base), i32(model.top), i32(mask)
+    total = 0.0
+    for t in range(frames):
+        _, weight, rate = _weights(t, model)
+        for y in range(rows):
+            if t == 0:
+                predicted[:] = column_means
+            else:
+                _predict(means, y, weight, above, here, below, predicted)
+                above, here, below = here, below, above
+            line, own = codes[t, y], means[y]
+            for x in range(columns):
+                level = min(((i32(line[x]) - base) & mask) >> low, top)
+                off = float((level << _FRACTION) - predicted[x])
+                total += off * off
+                own[x] += (((level << _FRACTION) - own[x]) * rate + _WEIGHT_HALF) >> _WEIGHT
+                levels[x] = level
+            if t == 0:
+                _follow(column_means, scratch, levels)
+    return total / codes.size / float(_ONE) ** 2
+
+
+@compiled
+def _push(state: Int, table: Int, symbol: Int, ranges: Array, reciprocals: Array, words: Array, place: Int) -> Any:
+    """Put one symbol on a state; ``place`` is where the stream of words begins so far."""
+    packed = ranges[table, symbol]
+    frequency, first = packed & u32(0xFFFF), packed >> u32(16)
+    words[place - 1] = u16(state & u32(0xFFFF))
+    full = (state >> _FULL) >= frequency
+    place -= i64(full)
+    state = (state >> u32(16)) if full else state
+    # Exact: the reciprocal is rounded up by less than 2^-52, and the next whole number is 1/4096 away at least.
+    quotient = u32(i64(float(state) * reciprocals[table, symbol]))
+    return (quotient << _SCALE) + (state - quotient * frequency) + first, place
+
+
+@compiled
+def push_symbols(
+    context_of: Array, symbols: Array, table_of: Array, ranges: Array, reciprocals: Array, words: Array
+) -> Any:
+    """Code all symbols, the last one first; fills ``words`` from its end. Gives where they begin, and the states."""
+    frames, rows, columns = context_of.shape
+    states = np.full(_LANES, _LOW, np.uint32)
+    place = i64(words.size)
+    whole = columns - columns % _LANES
+    for t in range(frames - 1, -1, -1):
+        for y in range(rows - 1, -1, -1):
+            contexts, line = context_of[t, y], symbols[t, y]
+            for x in range(columns - 1, whole - 1, -1):
+                table = u64(table_of[u64(contexts[x])])
+                states[x - whole], place = _push(
+                    states[x - whole], table, u64(line[x]), ranges, reciprocals, words, place
+                )
+            s0, s1, s2, s3 = states[0], states[1], states[2], states[3]
+            for i in range(whole // _LANES):
+                x = whole - _LANES * (i + 1)
+                table = u64(table_of[u64(contexts[x + 3])])
+                s3, place = _push(s3, table, u64(line[x + 3]), ranges, reciprocals, words, place)
+                table = u64(table_of[u64(contexts[x + 2])])
+                s2, place = _push(s2, table, u64(line[x + 2]), ranges, reciprocals, words, place)
+                table = u64(table_of[u64(contexts[x + 1])])
+                s1, place = _push(s1, table, u64(line[x + 1]), ranges, reciprocals, words, place)
+                table = u64(table_of[u64(contexts[x])])
+                s0, place = _push(s0, table, u64(line[x]), ranges, reciprocals, words, place)
+            states[0], states[1], states[2], states[3] = s0, s1, s2, s3
+    return place, states
+
+
+@compiled
+def fill_slots(frequencies: Array, slots: Array) -> None:
+    """For each of the 4096 slots of each table: its symbol, that symbol's frequency less 1, and the place in it."""
+    for table in range(frequencies.shape[0]):
+        slot = 0
+        for symbol in range(frequencies.shape[1]):
+            frequency = frequencies[table, symbol]
+            for place in range(frequency):
+                slots[table, slot] = u32(symbol) | (u32(frequency - 1) << u32(8)) | (u32(place) << u32(20))
+                slot += 1
+
+
+@compiled
+def _pull(state: Int, slot: Int) -> Any:
+    """Take a symbol off a state, before it is refilled."""
+    return ((slot >> u32(8) & _SLOT) + u32(1)) * (state >> _SCALE) + (slot >> u32(20))
+
+
+@compiled
+def _refill(state: Int, words: Array, place: Int) -> Any:
+    """Shift a word into a state that is low."""
+    low = state < _LOW
+    filled = (state << u32(16)) | u32(words[place])
+    return (filled if low else state), place + u64(low)
+
+
+@compiled
+def pull_symbols(
+    words: Array, n_words: Int, escapes: Array, states: Array, slots: Array, table_of: Array, model: Model, out: Array
+) -> Any:
+    """Decode all pixels of a chunk into ``out``, unsigned.
+
+    ``words`` has a row of padding beyond its ``n_words``. Gives the words and the escapes that were used, and whether
+    every level was in its range; what is used up ends the decoding.
+    """
+    frames, rows, columns = out.shape
+    means = np.zeros((rows, columns), np.int32)
+    above, here, below = np.empty(columns, np.int32), np.empty(columns, np.int32), np.empty(columns, np.int32)
+    column_means, scratch = np.empty(columns, np.int32), np.empty(columns, np.int32)
+    predicted, levels = np.empty(columns, np.int32), np.empty(columns, np.int32)
+    symbols = np.empty(columns, np.uint8)
+    column_means[:] = i32(model.start) << _FRACTION
+    shift, base, top = i32(model.context_shift), i32(model.base), i32(model.top)
+    contexts = ((model.top << FRACTION_BITS) >> model.context_shift) + 1
+    whole = columns - columns % _LANES
+    place = u64(0)
+    escaped = 0
+    strayed = i32(0)
+    for t in range(frames):
+        phase, weight, rate = _weights(t, model)
+        first = u64(phase * contexts)
+        for y in range(rows):
+            if place > u64(n_words):
+                return i64(place), i64(escaped), False
+            if t == 0:
+                predicted[:] = column_means
+            else:
+                _predict(means, y, weight, above, here, below, predicted)
+                above, here, below = here, below, above
+            s0, s1, s2, s3 = states[0], states[1], states[2], states[3]
+            for x in range(0, whole, _LANES):
+                t0 = u64(table_of[first + u64(predicted[x] >> shift)])
+                t1 = u64(table_of[first + u64(predicted[x + 1] >> shift)])
+                t2 = u64(table_of[first + u64(predicted[x + 2] >> shift)])
+                t3 = u64(table_of[first + u64(predicted[x + 3] >> shift)])
+                slot0, slot1 = slots[t0, u64(s0 & _SLOT)], slots[t1, u64(s1 & _SLOT)]
+                slot2, slot3 = slots[t2, u64(s2 & _SLOT)], slots[t3, u64(s3 & _SLOT)]
+                symbols[x], symbols[x + 1] = u8(slot0 & u32(255)), u8(slot1 & u32(255))
+                symbols[x + 2], symbols[x + 3] = u8(slot2 & u32(255)), u8(slot3 & u32(255))
+                s0, place = _refill(_pull(s0, slot0), words, place)
+                s1, place = _refill(_pull(s1, slot1), words, place)
+                s2, place = _refill(_pull(s2, slot2), words, place)
+                s3, place = _refill(_pull(s3, slot3), words, place)
+            states[0], states[1], states[2], states[3] = s0, s1, s2, s3
+            for x in range(whole, columns):
+                table = u64(table_of[first + u64(predicted[x] >> shift)])
+                slot = slots[table, u64(states[x - whole] & _SLOT)]
+                symbols[x] = u8(slot & u32(255))
+                states[x - whole], place = _refill(_pull(states[x - whole], slot), words, place)
+            own, line = means[y], out[t, y]
+            n_escapes = 0
+            for x in range(columns):
+                n_escapes += symbols[x] == u8(0)
+            for x in range(columns):
+                level = ((predicted[x] + _HALF) >> _FRACTION) + i32(symbols[x]) - _ZERO
+                inside = min(max(level, i32(0)), top)
+                strayed |= (level ^ inside) if symbols[x] != u8(0) else i32(0)
+                levels[x] = inside
+                line[x] = inside + base
+            if n_escapes:
+                if escaped + n_escapes > escapes.size:
+                    return i64(place), i64(escaped + n_escapes), False
+                for x in range(columns):
+                    if symbols[x] == u8(0):
+                        level = i32(escapes[escaped])
+                        line[x] = level + base
+                        levels[x] = min(level, top)
+                        escaped += 1
+            for x in range(columns):
+                own[x] += (((levels[x] << _FRACTION) - own[x]) * rate + _WEIGHT_HALF) >> _WEIGHT
+            if t == 0:
+                _follow(column_means, scratch, levels)
+    return i64(place), i64(escaped), strayed == i32(0)

@@ -1,0 +1,90 @@
+"""The numbers of the context model: what is the same for every chunk, and what its header chooses.
+
+A pixel's code is predicted from the past codes of the pixel and of its neighbours. All arithmetic is on integers
+with ``FRACTION_BITS`` binary places, so that every machine predicts alike (``docs/spec/rans.md``).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+#: Binary places of a mean.
+FRACTION_BITS = 10
+
+#: Binary places of a weight.
+WEIGHT_BITS = 8
+
+#: A frequency is so many 4096ths.
+SCALE_BITS = 12
+SCALE = 1 << SCALE_BITS
+
+#: Pixels of a row take turns on so many states.
+LANES = 4
+
+#: A state is at least this between two pixels, and this before the first.
+STATE_LOW = 1 << 16
+
+#: The highest level that is predicted; a code above it is an escape.
+MAX_TOP = 4095
+
+#: Contexts in one phase, and frequency tables in a chunk, at most.
+MAX_CONTEXTS = 4096
+MAX_TABLES = 256
+
+#: A symbol is the difference to the prediction plus this; 0 is an escape.
+SYMBOL_ZERO = 128
+SYMBOLS = 256
+
+#: Phases have contexts of their own: the first frame, the next three, the rest.
+PHASES = 3
+
+
+class Model(NamedTuple):
+    """What the header of a chunk says of its predictions.
+
+    Attributes
+    ----------
+    low_bits
+        Lowest bits of the codes that are stored as they are.
+    blend
+        Frames that the neighbours' means count for beside the pixel's own.
+    window
+        Frames after which a mean follows exponentially.
+    context_shift
+        Binary places that a prediction loses to become a context.
+    start
+        The level that the first row is predicted with.
+    top
+        The highest level that is predicted.
+    base
+        The code of level 0.
+    """
+
+    low_bits: int
+    blend: int
+    window: int
+    context_shift: int
+    start: int
+    top: int
+    base: int
+
+    @property
+    def contexts(self) -> int:
+        """Contexts in one phase."""
+        return ((self.top << FRACTION_BITS) >> self.context_shift) + 1
+
+
+def phase(frame: int) -> int:
+    """The phase of a frame, from 0."""
+    return 0 if frame == 0 else 1 if frame < 4 else 2
+
+
+def own_weight(frame: int, blend: int, window: int) -> int:
+    """Weight of a pixel's own mean beside its neighbours', after ``frame`` frames [1/256]."""
+    seen = min(frame, window)
+    return (seen << WEIGHT_BITS) // (seen + blend) if seen else 0
+
+
+def rate(frame: int, window: int) -> int:
+    """Weight of the newest code in a pixel's mean [1/256]."""
+    return (1 << WEIGHT_BITS) // (min(frame, window) + 1)
