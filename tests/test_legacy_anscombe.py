@@ -10,11 +10,13 @@ from typing import Any
 
 import anscombe_transform as peer
 import anscombe_transform.codec as peer_codec
+import dask.array
 import numpy as np
 import pytest
 import zarr
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
+from zarr.storage import MemoryStore
 
 import dj_photon_codecs.anscombe as ours
 from dj_photon_codecs import (
@@ -32,6 +34,7 @@ from dj_photon_codecs.anscombe.legacy import INPUT_MAX, legacy_domain
 from dj_photon_codecs.anscombe.legacy_codecs import LegacyAnscombeV2, LegacyAnscombeV3
 from dj_photon_codecs.anscombe.parameters import TransformParameters
 from dj_photon_codecs.anscombe.transform import encode_counts
+from dj_photon_codecs.storage import layout as layout_module
 
 ALL_COUNTS = np.arange(INPUT_MAX + 1, dtype=np.int16)
 GOLDEN = Path(__file__).parent / "data" / "anscombe_v1"
@@ -174,6 +177,70 @@ def test_files_in_which_the_peer_lost_counts_raise(tmp_path: Path, zarr_format: 
         movie[0]
 
 
+#: The lowest count that has the highest code at a gain of 100 and a zero level of 0.
+TOP_BIN = int(np.searchsorted(legacy_domain(100.0, 0.0)[0], legacy_domain(100.0, 0.0)[0][-1]))
+
+
+def peer_file(folder: Path, counts: np.ndarray, zarr_format: int = 3, shards: tuple[int, ...] | None = None) -> Path:
+    """An array as that package writes it by default: counts decode as int16, whatever the array's dtype."""
+    codec_type: Any = peer.AnscombeTransformV3 if zarr_format == 3 else peer.AnscombeTransformV2
+    zarr.create_array(
+        folder / "a",
+        data=counts,
+        chunks=(3, 8, 8),
+        shards=shards,
+        filters=[codec_type(zero_level=0, conversion_gain=100.0)],
+        zarr_format=zarr_format,
+    )
+    return folder / "a"
+
+
+CONTAINERS = [(3, None), (3, (6, 8, 8)), (2, None)]
+
+
+@pytest.mark.parametrize(("zarr_format", "shards"), CONTAINERS, ids=["v3", "v3 sharded", "v2"])
+def test_clamped_counts_in_a_file_of_the_peer_are_refused(tmp_path: Path, zarr_format: int, shards: Any) -> None:
+    counts = small_movie("uint16")
+    counts[4, 3, 2] = 60_000
+    movie = open_movie(peer_file(tmp_path, counts, zarr_format, shards))
+    if shards is None:
+        assert movie[0].max() > 0  # frames of other chunks read
+    for read in (lambda: movie[4], lambda: movie[:], lambda: movie.verify()):
+        with pytest.raises(CodeRangeError, match="every count above 32767.*as uint16 these counts are not known"):
+            read()
+
+
+@pytest.mark.parametrize("dtype", ["int32", "uint32", "int64", "uint64"])
+def test_clamped_counts_are_refused_in_every_dtype_that_holds_them(tmp_path: Path, dtype: str) -> None:
+    movie = open_movie(peer_file(tmp_path, small_movie(dtype) + np.array(40_000, dtype)))
+    with pytest.raises(CodeRangeError, match=f"as {dtype} these counts are not known"):
+        movie[0]
+
+
+def test_clamped_counts_are_refused_in_zarr_itself(tmp_path: Path) -> None:
+    path = peer_file(tmp_path, np.full((3, 8, 8), 32768, np.uint16))
+    with pytest.raises(CodeRangeError, match="as uint16 these counts are not known"):
+        zarr.open_array(path, mode="r")[:]
+
+
+@pytest.mark.parametrize(("zarr_format", "shards"), CONTAINERS, ids=["v3", "v3 sharded", "v2"])
+@pytest.mark.parametrize(("dtype", "highest"), [("uint16", TOP_BIN - 1), ("int16", TOP_BIN), ("int16", 32767)])
+def test_counts_that_cannot_have_been_clamped_are_read(
+    tmp_path: Path, dtype: str, highest: int, zarr_format: int, shards: Any
+) -> None:
+    counts = small_movie(dtype)
+    counts[1, 2, 3] = highest
+    path = peer_file(tmp_path, counts, zarr_format, shards)
+    expected = peer.decode(
+        peer.encode(counts, conversion_gain=100.0, zero_level=0, encoded_dtype="uint8").tobytes(),
+        conversion_gain=100.0,
+        zero_level=0,
+        encoded_dtype="uint8",
+        decoded_dtype=dtype,
+    )
+    assert (open_movie(path)[:].ravel() == expected).all()
+
+
 @pytest.mark.parametrize("zarr_format", [2, 3])
 @pytest.mark.parametrize("dtype", ["int16", "uint16"])
 def test_the_peer_reads_what_the_profile_writes(tmp_path: Path, zarr_format: Any, dtype: str) -> None:
@@ -212,6 +279,76 @@ def test_the_profile_refuses_what_the_peer_would_get_wrong(
     with pytest.raises(error, match=match):
         write_movie(tmp_path / "m", movie, calibration=Calibration.given(gain, 0), profile="anscombe-v1", **options)
     assert not (tmp_path / "m").exists()
+
+
+def streamed(counts: np.ndarray) -> Any:
+    return dask.array.from_array(counts, chunks=(10, 8, 8))
+
+
+@pytest.mark.parametrize("source", [np.asarray, streamed])
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("highest", [TOP_BIN, 32767])
+def test_counts_that_would_not_read_back_are_refused(
+    tmp_path: Path, source: Any, zarr_format: Any, highest: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Invariant 6: also when they stand in a frame outside the sample, with objects written before it."""
+    monkeypatch.setattr(layout_module, "SHARD_BYTES", 1 << 10)
+    monkeypatch.setattr(layout_module, "CHUNK_PIXELS", 1 << 9)
+    counts = np.tile(small_movie("uint16"), (30, 1, 1))
+    counts[100, 3, 4] = highest
+    with pytest.raises(CodeRangeError, match=rf"the counts {TOP_BIN} to 32767 and all above, got {highest}: .*int16"):
+        write_movie(
+            tmp_path / "deep" / "m",
+            source(counts),
+            calibration=Calibration.given(100.0, 0),
+            profile="anscombe-v1",
+            zarr_format=zarr_format,
+        )
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("source", [np.asarray, streamed])
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize(("dtype", "highest"), [("uint16", TOP_BIN - 1), ("int16", 32767)])
+def test_the_highest_counts_that_the_profile_takes_read_back(
+    tmp_path: Path, source: Any, zarr_format: Any, dtype: str, highest: int
+) -> None:
+    counts = np.tile(small_movie(dtype), (30, 1, 1))
+    counts[100, 3, 4] = highest
+    movie = write_movie(
+        tmp_path / "m",
+        source(counts),
+        calibration=Calibration.given(100.0, 0),
+        profile="anscombe-v1",
+        zarr_format=zarr_format,
+    )
+    table, inverse = legacy_domain(100.0, 0.0)
+    assert (movie[:] == inverse[table[counts]]).all()
+
+
+@given(st.floats(8, 1e6), st.integers(0, 300), st.integers(0, 32767), st.sampled_from(["int16", "uint16"]))
+@settings(max_examples=50, deadline=None)
+def test_what_the_profile_writes_it_reads(gain: float, zero: int, highest: int, dtype: str) -> None:
+    counts = np.linspace(0, highest, 192).astype(dtype).reshape(3, 8, 8)
+    try:
+        movie = write_movie(MemoryStore(), counts, calibration=Calibration.given(gain, zero), profile="anscombe-v1")
+    except CodeRangeError:
+        return
+    assert movie[:].shape == counts.shape
+
+
+@pytest.mark.parametrize("codec", [LegacyAnscombeV2(0, 100.0), LegacyAnscombeV2(0, 100.0, decoded_dtype="uint16")])
+def test_the_codecs_refuse_what_they_would_not_read(codec: LegacyAnscombeV2) -> None:
+    with pytest.raises(CodeRangeError, match=f"all above, got {TOP_BIN}: stored as uint16 it would not read back"):
+        codec.encode(np.array([5, TOP_BIN], np.uint16))
+
+
+def test_the_v3_codec_refuses_what_it_would_not_read(tmp_path: Path) -> None:
+    array = zarr.create_array(
+        tmp_path / "a", shape=(3, 8, 8), dtype="uint16", filters=[LegacyAnscombeV3(0, 100.0)], fill_value=0
+    )
+    with pytest.raises(CodeRangeError, match="stored as uint16 it would not read back, as int16 it would"):
+        array[:] = TOP_BIN
 
 
 def test_the_profile_needs_a_noise_model(tmp_path: Path) -> None:

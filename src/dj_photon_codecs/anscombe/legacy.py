@@ -2,7 +2,8 @@
 
 Same names, same signatures, same results where its results are right. Where it would give back other counts than
 it was given, without a word, these raise: codes that wrap in ``uint8``, codes with gaps that its inverse table
-(which is indexed by rank) confuses, and counts above 32767 or below 0, which it clamps.
+(which is indexed by rank) confuses, and counts above 32767 or below 0, which it clamps. One thing nobody can know
+afterwards: a count below 0 that it clamped reads as the lowest.
 
 New code uses :mod:`.transform`, which has none of these limits.
 """
@@ -219,10 +220,94 @@ def decode(
             raise CodeRangeError(
                 f"the code {top} is none of the {inverse.size} of this anscombe-v1 array: it is damaged"
             )
-        if top == inverse.size - 1 and np.iinfo(decoded).max > INPUT_MAX:
-            raise CodeRangeError(
-                f"the code {top} stands for counts about {inverse[-1]}, and for every count above {INPUT_MAX}, which "
-                f"the anscombe-transform package clamps: as {decoded} these counts are not known. "
-                "Decode as int16 if the sensor cannot give more"
-            )
+    refuse_clamped(codes, inverse, decoded)
     return lookup(codes, inverse)
+
+
+def may_be_clamped(dtype: np.dtype[Any]) -> bool:
+    """Whether the format clamps counts that this dtype holds; not of negative ones, which share the lowest code."""
+    return not np.can_cast(dtype, np.int16)
+
+
+def refuse_clamped(codes: AnyArray, inverse: AnyArray, dtype: np.dtype[Any]) -> None:
+    """Make sure that no code may stand for a count that was clamped.
+
+    Parameters
+    ----------
+    codes
+        Codes of the table.
+    inverse
+        The table from codes to counts.
+    dtype
+        Of the counts as they were coded, or as they are wanted.
+
+    Raises
+    ------
+    CodeRangeError
+        For the highest code, where ``dtype`` holds counts above 32767.
+    """
+    top = inverse.size - 1
+    if codes.size and may_be_clamped(dtype) and codes.max() == top:
+        raise CodeRangeError(
+            f"the code {top} stands for counts about {inverse[-1]}, and for every count above {INPUT_MAX}, which "
+            f"the anscombe-transform package clamps: as {dtype} these counts are not known. "
+            "If the sensor cannot give more, decode as int16, or with that package"
+        )
+
+
+def refuse_top_counts(highest: int, table: AnyArray, dtype: np.dtype[Any], way_out: str = _WAY_OUT) -> None:
+    """Make sure that counts read back: :func:`refuse_clamped` before they are coded.
+
+    Parameters
+    ----------
+    highest
+        The highest count [ADU].
+    table
+        The table from counts to codes.
+    dtype
+        Of the counts.
+    way_out
+        What the message suggests, beside ``int16``.
+
+    Raises
+    ------
+    CodeRangeError
+        For a count with the highest code, where ``dtype`` holds counts above 32767.
+    """
+    first = int(np.searchsorted(table, table[-1]))
+    if may_be_clamped(dtype) and highest >= first:
+        raise CodeRangeError(
+            f"the anscombe-v1 format has one code for the counts {first} to {INPUT_MAX} and all above, got {highest}: "
+            f"stored as {dtype} it would not read back, as int16 it would; {way_out}"
+        )
+
+
+def encode_readable(
+    counts: AnyArray, *, conversion_gain: float, zero_level: float, encoded_dtype: str, decoded_dtype: str
+) -> AnyArray:
+    """Codes of counts that an array of their dtype gives back: :func:`encode`, of nothing that reading refuses.
+
+    Parameters
+    ----------
+    counts
+        As for :func:`encode`.
+    conversion_gain, zero_level, encoded_dtype, decoded_dtype
+        As in the metadata of the array.
+
+    Raises
+    ------
+    MovieTypeError, CalibrationError, CodeRangeError, ConfigurationError
+        As :func:`encode`, :func:`legacy_domain` and :func:`refuse_top_counts`.
+    """
+    table, _ = legacy_domain(float(conversion_gain), float(zero_level), encoded_dtype, decoded_dtype)
+    codes = encode(
+        counts,
+        conversion_gain=conversion_gain,
+        zero_level=zero_level,  # type: ignore[arg-type]  # that signature says int, its arithmetic is real
+        encoded_dtype=encoded_dtype,
+    )
+    if counts.size:
+        highest = int(counts.max())
+        for dtype in (counts.dtype, np.dtype(decoded_dtype)):  # reading goes by both
+            refuse_top_counts(highest, table, dtype)
+    return codes

@@ -19,7 +19,7 @@ from zarr.abc.codec import ArrayArrayCodec
 from .._typing import AnyArray
 from .._zarr import ArraySpec, zarr_dtype
 from ..errors import ConfigurationError
-from .legacy import decode, encode, legacy_domain
+from .legacy import decode, encode_readable, legacy_domain, refuse_clamped
 
 if TYPE_CHECKING:
     from zarr.core.buffer import NDBuffer
@@ -70,23 +70,28 @@ class LegacyAnscombeV3(ArrayArrayCodec):
         return counts * np.dtype(self.encoded_dtype).itemsize
 
     def _encode(self, counts: AnyArray) -> AnyArray:
-        legacy_domain(self.conversion_gain, self.zero_level, self.encoded_dtype, self.decoded_dtype)
-        return encode(
+        return encode_readable(
             counts,
             conversion_gain=self.conversion_gain,
-            zero_level=self.zero_level,  # type: ignore[arg-type]  # that signature says int, its arithmetic is real
+            zero_level=self.zero_level,
             encoded_dtype=self.encoded_dtype,
+            decoded_dtype=self.decoded_dtype,
         )
 
     def _decode(self, codes: AnyArray, spec: ArraySpec) -> AnyArray:
         counts = decode(
             np.ascontiguousarray(codes),
             conversion_gain=self.conversion_gain,
-            zero_level=self.zero_level,  # type: ignore[arg-type]  # as above
+            zero_level=self.zero_level,  # type: ignore[arg-type]  # that signature says int, its arithmetic is real
             encoded_dtype=self.encoded_dtype,
             decoded_dtype=self.decoded_dtype,
         )
-        return counts.reshape(spec.shape).astype(spec.dtype.to_native_dtype(), copy=False)
+        # That package's default for decoded_dtype is int16 in arrays of any dtype: what it may have clamped, the
+        # dtype of the array says.
+        native = spec.dtype.to_native_dtype()
+        _, inverse = legacy_domain(self.conversion_gain, self.zero_level, self.encoded_dtype, self.decoded_dtype)
+        refuse_clamped(codes, inverse, native)
+        return counts.reshape(spec.shape).astype(native, copy=False)
 
     async def _encode_single(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> NDBuffer:
         codes = await asyncio.to_thread(self._encode, chunk_array.as_numpy_array())
@@ -101,7 +106,8 @@ class LegacyAnscombeV2(Codec):  # type: ignore[misc]  # numcodecs ships no types
     """numcodecs codec ``anscombe-v1``.
 
     Its configuration on disk has no dtypes: an array that is opened again has codes in ``uint8`` and counts in
-    ``int16``.
+    ``int16``. Zarr does not say the dtype of the array either, so that clamped counts are found only where it is
+    given as ``decoded_dtype``, as ``open_movie`` does.
 
     Parameters
     ----------
@@ -124,12 +130,12 @@ class LegacyAnscombeV2(Codec):  # type: ignore[misc]  # numcodecs ships no types
     def encode(self, buf: Any) -> AnyArray:
         """Codes of counts; a buffer without a dtype is taken for counts in ``decoded_dtype``."""
         counts = buf if isinstance(buf, np.ndarray) else ensure_contiguous_ndarray(buf).view(self.decoded_dtype)
-        legacy_domain(self.conversion_gain, self.zero_level, self.encoded_dtype, self.decoded_dtype)
-        return encode(
+        return encode_readable(
             counts,
             conversion_gain=self.conversion_gain,
-            zero_level=self.zero_level,  # type: ignore[arg-type]  # that signature says int, its arithmetic is real
+            zero_level=self.zero_level,
             encoded_dtype=self.encoded_dtype,
+            decoded_dtype=self.decoded_dtype,
         )
 
     def decode(self, buf: Any, out: Any = None) -> Any:
@@ -138,7 +144,7 @@ class LegacyAnscombeV2(Codec):  # type: ignore[misc]  # numcodecs ships no types
         counts = decode(
             codes,
             conversion_gain=self.conversion_gain,
-            zero_level=self.zero_level,  # type: ignore[arg-type]  # as above
+            zero_level=self.zero_level,  # type: ignore[arg-type]  # that signature says int, its arithmetic is real
             encoded_dtype=self.encoded_dtype,
             decoded_dtype=self.decoded_dtype,
         )

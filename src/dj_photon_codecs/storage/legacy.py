@@ -9,7 +9,7 @@ import numpy as np
 
 from .._typing import AnyArray, ZarrFormat
 from .._zarr import ArrayMetadata, ArrayV3Metadata, ShardingCodec
-from ..anscombe.legacy import encode, legacy_domain
+from ..anscombe.legacy import encode_readable, legacy_domain, refuse_top_counts
 from ..anscombe.legacy_codecs import LegacyAnscombeV2, LegacyAnscombeV3
 from ..anscombe.parameters import TransformParameters
 from ..calibration import Calibration
@@ -75,7 +75,8 @@ def legacy_parameters(
     ConfigurationError
         For another step than 0.5 or a dtype the format cannot give back.
     CalibrationError, CodeRangeError
-        When the format would wrap or confuse codes at this gain, or the counts are outside it.
+        When the format would wrap or confuse codes at this gain, or the counts are outside it or, in ``uint16``,
+        have the code that also stands for the counts it clamps.
     """
     way_out = "use profile='standard', which has no such limits"
     if step != 0.5:
@@ -91,10 +92,11 @@ def legacy_parameters(
     problem: PhotonCodecError | None = None
     for encoded in ("uint8", "uint16") if zarr_format == 3 else ("uint8",):  # its V2 codec knows uint8 only
         try:
-            legacy_domain(gain, zero, encoded, dtype.name)
+            table, _ = legacy_domain(gain, zero, encoded, dtype.name)
         except PhotonCodecError as error:
             problem = problem or error
             continue
+        refuse_top_counts(int(values.high), table, dtype, way_out)
         return TransformParameters(zero, gain, encoded, dtype.name, step)
     assert problem is not None
     raise problem
@@ -113,10 +115,11 @@ def legacy_filter(parameters: TransformParameters, zarr_format: ZarrFormat) -> A
 
 
 def legacy_codes(counts: AnyArray, parameters: TransformParameters) -> AnyArray:
-    """The codes that the format holds for ``counts``."""
-    return encode(
+    """The codes that the format holds for ``counts``; raises on counts that would not read back."""
+    return encode_readable(
         counts,
         conversion_gain=parameters.conversion_gain,
-        zero_level=parameters.zero_level,  # type: ignore[arg-type]  # its signature says int, its arithmetic is real
+        zero_level=parameters.zero_level,
         encoded_dtype=parameters.encoded_dtype,
+        decoded_dtype=parameters.decoded_dtype,
     )
