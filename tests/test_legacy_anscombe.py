@@ -223,6 +223,19 @@ def test_clamped_counts_are_refused_in_zarr_itself(tmp_path: Path) -> None:
         zarr.open_array(path, mode="r")[:]
 
 
+@pytest.mark.parametrize("dtype", ["uint8", "int8"])
+def test_counts_of_8_bit_arrays_do_not_wrap(tmp_path: Path, dtype: str) -> None:
+    """At this gain the codes of 255 and of 127 stand for counts about 299 and 175."""
+    gain = 200.0
+    counts = np.arange(np.iinfo(dtype).max + 1).astype(dtype).reshape(-1, 8, 8)
+    array = zarr.create_array(tmp_path / "a", data=counts, chunks=(1, 8, 8), filters=[LegacyAnscombeV3(0, gain)])
+    table, inverse = legacy_domain(gain, 0.0)
+    expected = np.minimum(inverse[table[counts]], np.iinfo(dtype).max)
+    assert (expected != inverse[table[counts]]).any()
+    assert (array[:] == expected).all()
+    assert (open_movie(tmp_path / "a")[:] == expected).all()
+
+
 @pytest.mark.parametrize(("zarr_format", "shards"), CONTAINERS, ids=["v3", "v3 sharded", "v2"])
 @pytest.mark.parametrize(("dtype", "highest"), [("uint16", TOP_BIN - 1), ("int16", TOP_BIN), ("int16", 32767)])
 def test_counts_that_cannot_have_been_clamped_are_read(

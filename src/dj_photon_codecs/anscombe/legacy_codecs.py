@@ -88,9 +88,12 @@ class LegacyAnscombeV3(ArrayArrayCodec):
         )
         # That package's default for decoded_dtype is int16 in arrays of any dtype: what it may have clamped, the
         # dtype of the array says.
-        native = spec.dtype.to_native_dtype()
+        native: np.dtype[Any] = spec.dtype.to_native_dtype()
         _, inverse = legacy_domain(self.conversion_gain, self.zero_level, self.encoded_dtype, self.decoded_dtype)
         refuse_clamped(codes, inverse, native)
+        if native.kind in "ui" and np.iinfo(native).max < np.iinfo(counts.dtype).max:
+            # the middle of the counts of a code may lie above all that an 8-bit array holds, and would wrap
+            counts = np.minimum(counts, np.iinfo(native).max)
         return counts.reshape(spec.shape).astype(native, copy=False)
 
     async def _encode_single(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> NDBuffer:
