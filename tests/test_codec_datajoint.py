@@ -318,6 +318,15 @@ def test_the_portable_column_is_found_by_its_entry_point(local_pipeline: Pipelin
     assert_within_bound(movie, COUNTS)
 
 
+def test_the_dense_column_is_found_by_its_entry_point(pipeline: Pipeline) -> None:
+    recording, _ = declare(pipeline, f"<photon_dense@{pipeline.store}>")
+    recording.insert1(row(1, photon(COUNTS)))
+    movie = (recording & "recording=1").fetch1("movie")
+    assert movie.profile == "dense"
+    assert_within_bound(movie, COUNTS)
+    assert movie.verify()
+
+
 def test_unknown_noise_is_stored_losslessly_with_a_warning(local_pipeline: Pipeline) -> None:
     """Invariant 3."""
     recording, _ = declare(local_pipeline)

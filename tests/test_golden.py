@@ -36,6 +36,9 @@ NAMES = (
     "v1_step_2",
     "v1_gain_below_1",
     "v1_blosc",
+    "v1_dense",
+    "v1_dense_16bit",
+    "v1_dense_lossless",
 )
 
 

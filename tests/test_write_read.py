@@ -370,7 +370,7 @@ def test_a_movie_is_never_written_over_something_else(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "match"),
     [
-        ({"profile": "best"}, "profile must be one of standard, portable, lossless, anscombe-v1, got 'best'"),
+        ({"profile": "best"}, "profile must be one of standard, dense, portable, lossless, anscombe-v1, got 'best'"),
         ({"step": -1}, "step must be a number from 0"),
         ({"step": 50}, "step must be a number from 0"),
         ({"step": float("nan")}, "step must be a number from 0"),

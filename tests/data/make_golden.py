@@ -45,6 +45,8 @@ class Golden:
         For ``write_movie``.
     chunk_pixels, shard_bytes
         In place of the writer's own, so that little data has many chunks.
+    noise
+        Of a movie that can be predicted: a slope from ``low`` to ``high``, and up to so much on either side of it.
     """
 
     dtype: str
@@ -55,10 +57,16 @@ class Golden:
     options: dict[str, Any] = field(default_factory=dict)
     chunk_pixels: int = 256
     shard_bytes: int = 1 << 12
+    noise: int = 0
 
     def counts(self) -> np.ndarray[Any, Any]:
         """The movie: every intensity from ``low`` to ``high``, in an order in which neighbours differ."""
         size = int(np.prod(self.shape))
+        if self.noise:
+            slope = np.linspace(self.low, self.high, size // self.shape[0]).reshape(1, *self.shape[1:])
+            places = np.arange(size, dtype=np.int64)  # a hash without a period that a compressor would find
+            wave = (places * places * 40503 + places * 2654435761 >> 15) % (2 * self.noise + 1) - self.noise
+            return np.asarray(np.rint(slope) + wave.reshape(self.shape)).astype(self.dtype)
         places = (np.arange(size, dtype=np.int64) * 104729) % size  # a prime that divides no size below
         values = self.low + (self.high - self.low) * (places / (size - 1)) ** 2
         values = values if self.dtype == "float32" and self.high % 1 else np.rint(values)
@@ -85,6 +93,13 @@ V1 = {
     "v1_codes_16bit": Golden("uint16", (8, 16, 16), 0, 65535, (1.0, 0.0)),
     "v1_step_2": Golden("uint16", (8, 16, 16), 0, 8000, (100.0, 157.3), {"step": 2.0}),
     "v1_gain_below_1": Golden("int32", (8, 16, 16), 0, 500, (0.3, 5.0)),
+    "v1_dense": Golden(
+        "uint16", (10, 32, 32), 200, 3000, (100.0, 157.3), {"profile": "dense"}, chunk_pixels=1 << 12, noise=90
+    ),
+    "v1_dense_16bit": Golden(
+        "int16", (8, 32, 32), -900, 20000, (1.0, -1000.0), {"profile": "dense"}, chunk_pixels=1 << 13, noise=30
+    ),
+    "v1_dense_lossless": Golden("uint16", (6, 48, 48), 900, 30000, None, {"profile": "dense"}, 1 << 14, noise=400),
     "v1_blosc": Golden("uint16", (8, 16, 16), 0, 8000, (100.0, 157.3), {"compressors": BLOSC}),
 }
 

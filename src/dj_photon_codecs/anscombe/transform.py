@@ -307,7 +307,8 @@ def _real_middles(codes: FloatArray, parameters: TransformParameters) -> AnyArra
     reach = half * math.sqrt(0.375)
     root = half / 2 + np.sqrt(np.maximum(half * half / 4 + 0.375 - depth, 0.0))
     highest = zero + gain * np.where(depth < reach, root * root - 0.375, reach - depth)
-    return np.where(divided, np.minimum(middles, highest), middles).astype(decoded)
+    with np.errstate(over="ignore"):  # to infinity where the zero level is beyond the dtype, as the page says
+        return np.where(divided, np.minimum(middles, highest), middles).astype(decoded)
 
 
 def _within_bound(low: int, middle: int, parameters: TransformParameters) -> int:

@@ -26,7 +26,7 @@ _CONTEXT_SHIFT = FRACTION_BITS - 3
 _BLENDS = (0, 4, 16, 64)
 _WINDOWS = (15, 3, 63)
 
-#: A mean difference to the prediction is to lie below this; the bits beyond are noise that no model predicts.
+#: The mean difference to the prediction is to be below this; the bits beyond are noise that no model predicts.
 _WIDEST = 16
 
 #: A frame of one code throughout is kept out of the model if it has so many pixels.
@@ -237,7 +237,7 @@ def _nothing_modelled(codes: AnyArray, blank: npt.NDArray[np.int64], blank_codes
 
 def _choose_model(movie: AnyArray) -> Model:
     """Choose a model by its errors on rows from the middle of the chunk."""
-    from .kernels import prediction_error
+    from .kernels import prediction_errors
 
     unsigned, mask = _unsigned(movie)
     base = int(movie.min())
@@ -255,9 +255,11 @@ def _choose_model(movie: AnyArray) -> Model:
         return Model(low_bits, blend, window, shift, min(start, top), top, base)
 
     def error(low_bits: int, blend: int, window: int) -> float:
-        return float(prediction_error(sample, mask, model(low_bits, blend, window)))
+        return float(prediction_errors(sample, mask, model(low_bits, blend, window))[0])
 
-    spread = math.sqrt(error(0, _BLENDS[1], _WINDOWS[0]))
+    coarse = max(0, (levels // (MAX_TOP + 1)).bit_length())  # so many low bits away, all levels can be predicted
+    _, size = prediction_errors(sample, mask, model(coarse, _BLENDS[1], _WINDOWS[0]))
+    spread = size * 2.0**coarse  # the mean size, not square: one bright pixel is to change nothing
     low_bits = max(0, math.ceil(math.log2(spread / _WIDEST))) if spread > 0 else 0
     errors = {blend: error(low_bits, blend, _WINDOWS[0]) for blend in _BLENDS}
     blend = min(errors, key=lambda tried: errors[tried])

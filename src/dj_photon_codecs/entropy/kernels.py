@@ -137,8 +137,8 @@ def model_codes(codes: Array, mask: Int, model: Model, context_of: Array, symbol
 
 
 @compiled
-def prediction_error(codes: Array, mask: Int, model: Model) -> Any:
-    """Mean square of code less prediction, in levels: what the encoder chooses its model by."""
+def prediction_errors(codes: Array, mask: Int, model: Model) -> Any:
+    """Mean square and mean size of level less prediction: what the encoder chooses its model by."""
     frames, rows, columns = codes.shape
     means = np.zeros((rows, columns), np.int32)
     above, here, below = np.empty(columns, np.int32), np.empty(columns, np.int32), np.empty(columns, np.int32)
@@ -146,7 +146,7 @@ def prediction_error(codes: Array, mask: Int, model: Model) -> Any:
     predicted, levels = np.empty(columns, np.int32), np.empty(columns, np.int32)
     column_means[:] = i32(model.start) << _FRACTION
     low, base, top, mask = i32(model.low_bits), i32(model.base), i32(model.top), i32(mask)
-    total = 0.0
+    squares, sizes = 0.0, 0.0
     for t in range(frames):
         _, weight, rate = _weights(t, model)
         for y in range(rows):
@@ -159,12 +159,13 @@ def prediction_error(codes: Array, mask: Int, model: Model) -> Any:
             for x in range(columns):
                 level = min(((i32(line[x]) - base) & mask) >> low, top)
                 off = float((level << _FRACTION) - predicted[x])
-                total += off * off
+                squares += off * off
+                sizes += abs(off)
                 own[x] += (((level << _FRACTION) - own[x]) * rate + _WEIGHT_HALF) >> _WEIGHT
                 levels[x] = level
             if t == 0:
                 _follow(column_means, scratch, levels)
-    return total / codes.size / float(_ONE) ** 2
+    return squares / codes.size / float(_ONE) ** 2, sizes / codes.size / float(_ONE)
 
 
 @compiled
