@@ -1,4 +1,4 @@
-"""What importing the package costs, and a fetched row. Prints one table.
+"""What importing the package costs, a fetched row, and the first frame of a process. Prints one table.
 
     python benchmarks/startup.py
 
@@ -23,15 +23,35 @@ from typing import Any
 import numpy as np
 from common import REGIMES, machine, seconds, simulate, table
 
+_FIRST_FRAME = """
+import time
+start = time.perf_counter()
+from dj_photon_codecs import open_movie
+open_movie({!r})[0]
+print(time.perf_counter() - start)
+"""
+
 _TIMED = "import time; start = time.perf_counter(); import {}; print(time.perf_counter() - start)"
 
 
-def import_seconds(name: str, repeat: int) -> float:
-    """Median time of an import in a new process."""
-    command = [sys.executable, "-c", _TIMED.format(name)]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # fills the page cache
+def new_process_seconds(script: str, repeat: int) -> float:
+    """Median time that a script prints in a new process."""
+    command = [sys.executable, "-c", script]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # fills the page cache, and that of compiled code
     runs = [subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout for _ in range(repeat)]
     return statistics.median(map(float, runs))
+
+
+def first_frame_seconds(profile: str, repeat: int) -> float:
+    """Median time from nothing imported to the first frame of a movie of 32 frames of 512x512."""
+    from dj_photon_codecs import Calibration, write_movie
+
+    regime = REGIMES[3]
+    movie, _ = simulate(regime, 32, 512, np.random.default_rng(0))
+    with tempfile.TemporaryDirectory() as name:
+        noise = Calibration.given(regime.gain, regime.zero_level)
+        write_movie(Path(name) / "movie", movie, calibration=noise, profile=profile, progress=False)
+        return new_process_seconds(_FIRST_FRAME.format(str(Path(name) / "movie")), repeat)
 
 
 def decode_all(codec: Any, texts: list[str], context: dict[str, Any]) -> None:
@@ -65,8 +85,12 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["DJ_IGNORE_CONFIG_FILE"] = "true"  # of this process and the new ones
     names = ("dj_photon_codecs", "datajoint")
-    rows = [[f"import {name}", f"{1e3 * import_seconds(name, options.repeat):.1f}"] for name in names]
+    rows = [
+        [f"import {name}", f"{1e3 * new_process_seconds(_TIMED.format(name), options.repeat):.1f}"] for name in names
+    ]
     handles = 1e3 * row_seconds(options.rows, options.repeat)
+    for profile in ("standard", "dense"):
+        rows.append([f"first frame, {profile}", f"{1e3 * first_frame_seconds(profile, options.repeat):.0f}"])
     rows.append([f"handle of a fetched row, of {options.rows}", f"{handles:.3f}"])
     print(f"{machine()}\n")
     print(table(("what", "median [ms]"), rows))

@@ -141,6 +141,7 @@ def read(source: Bytes, shape: Sequence[int], dtype: str) -> Coded:
     require(n_escapes <= modelled, "n_escapes")
     coded = Coded(header, [u32() for _ in range(4)])
     require(all(state >= 65536 for state in coded.states), "states")
+    require(n_blank < T or coded.states == [65536] * 4, "states of no pixels")
     for _ in range(n_blank):
         frame, bits = u32(), u16()
         require(max(coded.blank, default=-1) < frame < T, "blank frames rise")
@@ -261,8 +262,9 @@ def decode(payload: bytes, shape: tuple[int, ...], dtype: str) -> list[int]:
         source.end()
         return codes
     require(form == 1, "form")
-    coded = read(source, shape, dtype)
     T, R, W = movie_of(shape)
+    require(T * R * W > 0, "pixels")
+    coded = read(source, shape, dtype)
     modelled = decode_modelled(coded, T - len(coded.blank), R, W, dtype)
     codes = []
     for frame in range(T):
@@ -296,9 +298,8 @@ def decode_modelled(coded: Coded, frames: int, R: int, W: int, dtype: str) -> li
                 require(0 <= h[x] <= header.top, "high part")
             i = len(codes)
             low = sum((plane[i // 8] >> i % 8 & 1) << bit for bit, plane in enumerate(coded.planes))
-            code = header.base + (h[x] << header.low_bits) + low
-            require(RANGES[dtype][0] <= code <= RANGES[dtype][1], "code")
-            codes.append(code)
+            code = (header.base + (h[x] << header.low_bits) + low) % (1 << BITS[dtype])
+            codes.append(code - (1 << BITS[dtype]) if code > RANGES[dtype][1] else code)
     require(states == [65536] * 4, "last states")
     require(next(words, None) is None, "words left")
     require(next(escapes, None) is None, "escapes left")
@@ -333,7 +334,7 @@ def encode(
     """
     A payload of form 1.
 
-    The header's levels must hold the codes; without one, it is the simplest that does. ``runs`` are those of the
+    Without a header, it is the simplest that is good for the codes. ``runs`` are those of the
     tables, one for all contexts if there are none. Blank frames are told if ``blank``, and modelled otherwise.
     Modelled pixels that are in ``escaped`` are escapes though there were a symbol.
     """
@@ -345,8 +346,7 @@ def encode(
         base = min(modelled, default=0)
         header = Header(base=base, top=min(max(modelled, default=0) - base, 4095))
     header.check(dtype)
-    levels = [code - header.base for code in modelled]
-    require(all(0 <= level <= 65535 for level in levels), "level")
+    levels = [(code - header.base) % (1 << BITS[dtype]) for code in modelled]
 
     # Forwards: what is coded, and how often in each table
     runs = list(runs) or [3 * header.C]

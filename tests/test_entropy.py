@@ -94,11 +94,15 @@ def test_wide_noise_keeps_its_low_bits_apart(sigma: int) -> None:
     assert 8 * len(payload) / codes.size < 1.02 * entropy + 0.06  # the tables of a chunk as small as this one
 
 
-def test_one_bright_pixel_costs_next_to_nothing() -> None:
-    codes = movie((16, 64, 64), "uint16")
+@pytest.mark.parametrize("sigma", [3, 40])
+@pytest.mark.parametrize("outlier", [0, 65535])
+@pytest.mark.parametrize("place", [(7, 30, 31), (slice(None), 20, 20)], ids=["one pixel", "one pixel in every frame"])
+def test_a_dead_or_a_hot_pixel_costs_next_to_nothing(sigma: int, outlier: int, place: tuple[Any, ...]) -> None:
+    """Far below all others as well as far above."""
+    codes = np.random.default_rng(0).normal(30000, sigma, (16, 64, 64)).astype(np.uint16)
     plain = len(encode(codes))
-    codes[7, 30, 31] = 60000
-    assert len(encode(codes)) < 1.01 * plain
+    codes[place] = outlier
+    assert len(encode(codes)) < 1.01 * plain + 64
     np.testing.assert_array_equal(decode(encode(codes), codes.shape, codes.dtype), codes)
 
 
@@ -127,6 +131,15 @@ def test_strided_and_big_endian_codes() -> None:
         np.testing.assert_array_equal(decode(encode(other), other.shape, np.dtype("uint16")), other)
     back = decode(encode(codes), codes.shape, np.dtype(">u2"))
     assert back.dtype == np.dtype("uint16")
+
+
+def test_arrays_without_pixels() -> None:
+    for shape in ((0,), (3, 0, 4), (3, 4, 0), (0, 5, 5)):
+        payload = encode(np.zeros(shape, np.uint8))
+        assert payload == bytes([PLAIN])
+        assert decode(payload, shape, np.dtype("uint8")).shape == shape
+        with pytest.raises(DamagedChunkError, match="no pixels"):
+            decode(encode(movie()), shape, np.dtype("uint8"))
 
 
 def test_two_encodings_of_the_same_codes_are_the_same_bytes() -> None:
@@ -364,7 +377,7 @@ def test_200_000_mutated_payloads() -> None:
         (15, b"\xff\xff\xff\xff", "within its blank frames"),
         (19, b"\xff\xff\xff\xff", "4294967295 words"),
         (23, b"\xff\xff\xff\xff", "4294967295 escapes"),
-        (27, b"\x00\x00\x00\x00", "state of 0"),
+        (27, b"\x00\x00\x00\x00", "states of .0, "),
     ],
 )
 def test_a_header_out_of_range_is_named(offset: int, value: bytes, message: str) -> None:

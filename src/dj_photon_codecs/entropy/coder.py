@@ -29,6 +29,9 @@ _WINDOWS = (15, 3, 63)
 #: The mean difference to the prediction is to be below this; the bits beyond are noise that no model predicts.
 _WIDEST = 16
 
+#: Where the range of the codes is wide, it is that of so many of them, and a margin.
+_BULK = (0.001, 0.999)
+
 #: A frame of one code throughout is kept out of the model if it has so many pixels.
 _BLANK_PIXELS = 64
 
@@ -108,6 +111,8 @@ def decode(payload: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> AnyA
         return np.frombuffer(payload, dtype.newbyteorder("<"), offset=1).astype(dtype).reshape(shape)
     if payload[0] != CODED:
         raise DamagedChunkError(f"the payload begins with {payload[0]}: neither {PLAIN} nor {CODED}")
+    if not math.prod(shape):
+        raise DamagedChunkError(f"a coded payload for the shape {shape}, which has no pixels")
     cube = _cube(shape)
     return _decode(Payload.parse(payload, cube, dtype), cube, dtype).reshape(shape)
 
@@ -152,34 +157,30 @@ def _encode(codes: AnyArray) -> bytes:
         states,
         words[place:],
         levels.astype(np.uint16),
-        _pack_low(unsigned, base, mask, model.low_bits),
+        _pack_low(unsigned, base, model.low_bits),
     ).to_bytes()
 
 
 def _decode(coded: Payload, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> AnyArray:
     codes = np.empty(shape, dtype)
-    unsigned, mask = _unsigned(codes)
+    unsigned, _ = _unsigned(codes)
     blank = coded.blank_frames.astype(np.int64)
     if not blank.size:
-        _decode_movie(coded, unsigned, dtype)
+        _decode_movie(coded, unsigned)
         return codes
-    unsigned[blank] = (coded.blank_codes & mask).astype(unsigned.dtype)[:, None, None]
+    unsigned[blank] = coded.blank_codes.astype(unsigned.dtype)[:, None, None]
     if blank.size < shape[0]:
         movie = np.empty((shape[0] - blank.size, *shape[1:]), unsigned.dtype)
-        _decode_movie(coded, movie, dtype)
+        _decode_movie(coded, movie)
         unsigned[np.setdiff1d(np.arange(shape[0]), blank, assume_unique=True)] = movie
     return codes
 
 
-def _decode_movie(coded: Payload, out: AnyArray, dtype: np.dtype[Any]) -> None:
+def _decode_movie(coded: Payload, out: AnyArray) -> None:
     """Decode the modelled frames into ``out``, the codes' bits as unsigned numbers."""
     from . import kernels
 
     model = coded.model
-    mask = int(np.iinfo(out.dtype).max)
-    highest = np.iinfo(dtype).max - model.base
-    if max(coded.escapes.max(initial=0), model.top if not model.low_bits else 0) << model.low_bits > highest:
-        raise DamagedChunkError(f"levels above the largest {dtype}")
     words = np.concatenate([coded.words, np.zeros(out.shape[2] + LANES, np.uint16)])
     slots = np.empty((len(coded.frequencies), 1 << 12), np.uint32)
     kernels.fill_slots(coded.frequencies, slots)
@@ -198,10 +199,12 @@ def _decode_movie(coded: Payload, out: AnyArray, dtype: np.dtype[Any]) -> None:
     if not inside or used != coded.words.size or escaped != coded.escapes.size or (states != STATE_LOW).any():
         raise DamagedChunkError("the payload does not decode to its end: it was truncated or altered")
     if model.low_bits:
-        wide = (levels.astype(np.int64) << model.low_bits) | _unpack_low(coded.low, out.shape)
-        if wide.max() > highest:
-            raise DamagedChunkError(f"levels above the largest {dtype}")
-        out[...] = (wide + model.base & mask).astype(out.dtype)
+        levels <<= np.uint16(model.low_bits)
+        levels += np.uint16(model.base & 0xFFFF)
+        for bit, plane in enumerate(coded.low):
+            ones = np.unpackbits(plane, count=levels.size, bitorder="little").reshape(levels.shape)
+            levels += ones.astype(np.uint16) << np.uint16(bit)
+        out[...] = levels.astype(out.dtype)  # modulo 2^16 so far, and here modulo 2^8 where codes have 8 bits
 
 
 def _unsigned(codes: AnyArray) -> tuple[AnyArray, int]:
@@ -240,11 +243,13 @@ def _choose_model(movie: AnyArray) -> Model:
     from .kernels import prediction_errors
 
     unsigned, mask = _unsigned(movie)
-    base = int(movie.min())
-    levels = int(movie.max()) - base
     frames, rows, columns = movie.shape
     taken = min(rows, max(1, _TRIAL_PIXELS // (frames * columns)))
-    sample = np.ascontiguousarray(unsigned[:, (rows - taken) // 2 :][:, :taken])
+    band = slice((rows - taken) // 2, (rows - taken) // 2 + taken)
+    sample = np.ascontiguousarray(unsigned[:, band])
+    base, highest = _range(movie, movie[:, band])
+    levels = highest - base
+    coarse = (levels // (MAX_TOP + 1)).bit_length()  # so many low bits away, all levels can be predicted
 
     def model(low_bits: int, blend: int, window: int) -> Model:
         top = min(levels >> low_bits, MAX_TOP)
@@ -252,12 +257,11 @@ def _choose_model(movie: AnyArray) -> Model:
         while ((top << FRACTION_BITS) >> shift) + 1 > MAX_CONTEXTS:
             shift += 1
         start = int(movie[0, 0].astype(np.int64).mean() - base) >> low_bits
-        return Model(low_bits, blend, window, shift, min(start, top), top, base)
+        return Model(low_bits, blend, window, shift, min(max(start, 0), top), top, base)
 
     def error(low_bits: int, blend: int, window: int) -> float:
         return float(prediction_errors(sample, mask, model(low_bits, blend, window))[0])
 
-    coarse = max(0, (levels // (MAX_TOP + 1)).bit_length())  # so many low bits away, all levels can be predicted
     _, size = prediction_errors(sample, mask, model(coarse, _BLENDS[1], _WINDOWS[0]))
     spread = size * 2.0**coarse  # the mean size, not square: one bright pixel is to change nothing
     low_bits = max(0, math.ceil(math.log2(spread / _WIDEST))) if spread > 0 else 0
@@ -271,17 +275,23 @@ def _choose_model(movie: AnyArray) -> Model:
     return model(low_bits, blend, window)
 
 
-def _pack_low(unsigned: AnyArray, base: int, mask: int, low_bits: int) -> npt.NDArray[np.uint8]:
+def _range(movie: AnyArray, sample: AnyArray) -> tuple[int, int]:
+    """The lowest and the highest code to predict.
+
+    Pixels that are dead or saturated may lie beyond: they are escapes then, and cost the others nothing.
+    """
+    base, highest = int(movie.min()), int(movie.max())
+    if highest - base > MAX_TOP:
+        low, high = (int(edge) for edge in np.quantile(sample, _BULK))
+        margin = (high - low) // 4 + 64
+        base, highest = max(base, low - margin), min(highest, high + margin)
+    return base, highest
+
+
+def _pack_low(unsigned: AnyArray, base: int, low_bits: int) -> npt.NDArray[np.uint8]:
     """The lowest bits of the levels, a plane of packed bits each."""
     if not low_bits:
         return np.empty((0, 0), np.uint8)
-    levels = unsigned.ravel().astype(np.int64) - base & mask
+    levels = unsigned.ravel() - unsigned.dtype.type(base)  # modulo 2^16, or 2^8
     planes = [np.packbits((levels >> bit & 1).astype(np.uint8), bitorder="little") for bit in range(low_bits)]
     return np.stack(planes)
-
-
-def _unpack_low(planes: npt.NDArray[np.uint8], shape: tuple[int, ...]) -> npt.NDArray[np.int64]:
-    levels = np.zeros(math.prod(shape), np.int64)
-    for bit, plane in enumerate(planes):
-        levels |= np.unpackbits(plane, count=levels.size, bitorder="little").astype(np.int64) << bit
-    return levels.reshape(shape)

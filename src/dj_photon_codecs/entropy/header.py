@@ -115,10 +115,14 @@ class Payload:
         modelled = (shape[0] - n_blanks) * shape[1] * shape[2]
         if (n_tables == 0) != (modelled == 0) or n_tables > MAX_TABLES:
             raise DamagedChunkError(f"{n_tables} tables for {modelled} pixels: expected 1 to {MAX_TABLES}, or 0 for 0")
+        if n_blanks and int(blanks["code"].max()) > np.iinfo(f"u{dtype.itemsize}").max:
+            raise DamagedChunkError(f"the code of a blank frame has more than {8 * dtype.itemsize} bits")
         if n_words > modelled or n_escapes > modelled:
             raise DamagedChunkError(f"{n_words} words and {n_escapes} escapes for {modelled} pixels")
-        if min(states) < STATE_LOW:
-            raise DamagedChunkError(f"a state of {min(states)} is below {STATE_LOW}")
+        if min(states) < STATE_LOW or (modelled == 0 and max(states) > STATE_LOW):
+            raise DamagedChunkError(
+                f"states of {states} for {modelled} pixels: expected {STATE_LOW} or more, that for 0"
+            )
         table_of, frequencies = _read_tables(reader, n_tables, PHASES * model.contexts)
         words = reader.take(n_words, np.dtype("<u2"), "words")
         escapes = reader.take(n_escapes, np.dtype("<u2"), "escapes")
@@ -183,8 +187,10 @@ class _Reader:
             self._offset += 1
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
+                if shift and not byte:
+                    break
                 return value
-        raise DamagedChunkError("a number in the tables has more than two bytes")
+        raise DamagedChunkError("a number in the tables has more bytes than it needs, or than two")
 
 
 def _number(value: int) -> bytes:
@@ -212,7 +218,7 @@ def _read_tables(reader: _Reader, count: int, contexts: int) -> tuple[npt.NDArra
         run, frequencies[table, 0], first, symbols = (reader.number() for _ in range(4))
         if run < 1 or covered + run > contexts:
             raise DamagedChunkError(f"table {table} is for {run} contexts after {covered} of {contexts}")
-        if first < 1 or first + symbols > SYMBOLS:
+        if not 1 <= first < SYMBOLS or first + symbols > SYMBOLS:
             raise DamagedChunkError(f"table {table} has {symbols} symbols from {first}, beyond {SYMBOLS - 1}")
         table_of[covered : covered + run] = table
         covered += run
