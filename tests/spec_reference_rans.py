@@ -139,9 +139,9 @@ def read(source: Bytes, shape: Sequence[int], dtype: str) -> Coded:
     require(n_tables == 0 if n_blank == T else 1 <= n_tables <= 256, "n_tables")
     require(n_words <= modelled, "n_words")
     require(n_escapes <= modelled, "n_escapes")
-    coded = Coded(header, [u32() for _ in range(4)])
+    coded = Coded(header, [u32() for _ in range(8)])
     require(all(state >= 65536 for state in coded.states), "states")
-    require(n_blank < T or coded.states == [65536] * 4, "states of no pixels")
+    require(n_blank < T or coded.states == [65536] * 8, "states of no pixels")
     for _ in range(n_blank):
         frame, bits = u32(), u16()
         require(max(coded.blank, default=-1) < frame < T, "blank frames rise")
@@ -177,7 +177,7 @@ def write(coded: Coded) -> bytes:
     h = coded.header
     n = [len(part) for part in (coded.tables, coded.blank, coded.words, coded.escapes)]
     parts = [struct.pack("<5B2HiH3I", 1, h.low_bits, h.blend, h.window, h.shift, h.start, h.top, h.base, *n)]
-    parts.append(struct.pack("<4I", *coded.states))
+    parts.append(struct.pack("<8I", *coded.states))
     for frame, code in coded.blank.items():
         parts.append(struct.pack("<IH", frame, code))
     parts += [write_table(table) for table in coded.tables]
@@ -284,13 +284,13 @@ def decode_modelled(coded: Coded, frames: int, R: int, W: int, dtype: str) -> li
     codes: list[int] = []
     for contexts, q, h in Prediction(header, R, W).rows(frames):
         for x in range(W):
-            table, s = table_of[contexts[x]], states[x % 4]
+            table, s = table_of[contexts[x]], states[x % 8]
             slot = s % 4096
             symbol = table.symbol_at[slot]
             s = table.frequency[symbol] * (s >> 12) + slot - table.begin[symbol]
             if s < 65536:
                 s = s * 65536 + following(words)
-            states[x % 4] = s
+            states[x % 8] = s
             if symbol == 0:
                 h.append(following(escapes))
             else:
@@ -300,7 +300,7 @@ def decode_modelled(coded: Coded, frames: int, R: int, W: int, dtype: str) -> li
             low = sum((plane[i // 8] >> i % 8 & 1) << bit for bit, plane in enumerate(coded.planes))
             code = (header.base + (h[x] << header.low_bits) + low) % (1 << BITS[dtype])
             codes.append(code - (1 << BITS[dtype]) if code > RANGES[dtype][1] else code)
-    require(states == [65536] * 4, "last states")
+    require(states == [65536] * 8, "last states")
     require(next(words, None) is None, "words left")
     require(next(escapes, None) is None, "escapes left")
     return codes
@@ -362,12 +362,12 @@ def encode(
             if i in escaped or h[x] > header.top or not 1 <= symbol <= 255:
                 symbol = 0
                 escapes.append(h[x])
-            symbols.append((x % 4, table_of[contexts[x]], symbol))
+            symbols.append((x % 8, table_of[contexts[x]], symbol))
             counts[table_of[contexts[x]]][symbol] += 1
     tables = [Table(run, frequencies(count)) for run, count in zip(runs, counts, strict=True)] if modelled else []
 
     # Backwards: the states and the words
-    states, words = [65536] * 4, []
+    states, words = [65536] * 8, []
     for lane, index, symbol in reversed(symbols):
         f, begin, s = tables[index].frequency[symbol], tables[index].begin[symbol], states[lane]
         if s >= f * 2**20:

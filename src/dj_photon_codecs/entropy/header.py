@@ -21,7 +21,7 @@ from .model import FRACTION_BITS, MAX_CONTEXTS, MAX_TABLES, MAX_TOP, PHASES, SCA
 PLAIN = 0
 CODED = 1
 
-_FIXED = struct.Struct("<BBBBBHHiHIII4I")
+_FIXED = struct.Struct("<BBBBBHHiHIII8I")
 _BLANK = np.dtype([("frame", "<u4"), ("code", "<u2")])
 
 

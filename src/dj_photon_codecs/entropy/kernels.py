@@ -169,16 +169,31 @@ def prediction_errors(codes: Array, mask: Int, model: Model) -> Any:
 
 
 @compiled
-def _push(state: Int, table: Int, symbol: Int, ranges: Array, reciprocals: Array, words: Array, place: Int) -> Any:
+def _load(states: Array) -> Any:
+    """The states of all lanes, to be kept in registers."""
+    return states[0], states[1], states[2], states[3], states[4], states[5], states[6], states[7]
+
+
+@compiled
+def _save(states: Array, lanes: Any) -> None:
+    for lane in range(_LANES):
+        states[lane] = lanes[lane]
+
+
+@compiled
+def _push(
+    state: Int, context: Int, symbol: Int, table_of: Array, ranges: Array, reciprocals: Array, words: Array, place: Int
+) -> Any:
     """Put one symbol on a state; ``place`` is where the stream of words begins so far."""
-    packed = ranges[table, symbol]
+    row, column = u64(table_of[u64(context)]), u64(symbol)
+    packed = ranges[row, column]
     frequency, first = packed & u32(0xFFFF), packed >> u32(16)
     words[place - 1] = u16(state & u32(0xFFFF))
     full = (state >> _FULL) >= frequency
     place -= i64(full)
     state = (state >> u32(16)) if full else state
     # Exact: the reciprocal is rounded up by less than 2^-52, and the next whole number is 1/4096 away at least.
-    quotient = u32(i64(float(state) * reciprocals[table, symbol]))
+    quotient = u32(i64(float(state) * reciprocals[row, column]))
     return (quotient << _SCALE) + (state - quotient * frequency) + first, place
 
 
@@ -193,24 +208,21 @@ def push_symbols(
     whole = columns - columns % _LANES
     for t in range(frames - 1, -1, -1):
         for y in range(rows - 1, -1, -1):
-            contexts, line = context_of[t, y], symbols[t, y]
+            at, line = context_of[t, y], symbols[t, y]
             for x in range(columns - 1, whole - 1, -1):
-                table = u64(table_of[u64(contexts[x])])
-                states[x - whole], place = _push(
-                    states[x - whole], table, u64(line[x]), ranges, reciprocals, words, place
-                )
-            s0, s1, s2, s3 = states[0], states[1], states[2], states[3]
-            for i in range(whole // _LANES):
-                x = whole - _LANES * (i + 1)
-                table = u64(table_of[u64(contexts[x + 3])])
-                s3, place = _push(s3, table, u64(line[x + 3]), ranges, reciprocals, words, place)
-                table = u64(table_of[u64(contexts[x + 2])])
-                s2, place = _push(s2, table, u64(line[x + 2]), ranges, reciprocals, words, place)
-                table = u64(table_of[u64(contexts[x + 1])])
-                s1, place = _push(s1, table, u64(line[x + 1]), ranges, reciprocals, words, place)
-                table = u64(table_of[u64(contexts[x])])
-                s0, place = _push(s0, table, u64(line[x]), ranges, reciprocals, words, place)
-            states[0], states[1], states[2], states[3] = s0, s1, s2, s3
+                lane = x - whole
+                states[lane], place = _push(states[lane], at[x], line[x], table_of, ranges, reciprocals, words, place)
+            s0, s1, s2, s3, s4, s5, s6, s7 = _load(states)
+            for x in range(whole - _LANES, -1, -_LANES):
+                s7, place = _push(s7, at[x + 7], line[x + 7], table_of, ranges, reciprocals, words, place)
+                s6, place = _push(s6, at[x + 6], line[x + 6], table_of, ranges, reciprocals, words, place)
+                s5, place = _push(s5, at[x + 5], line[x + 5], table_of, ranges, reciprocals, words, place)
+                s4, place = _push(s4, at[x + 4], line[x + 4], table_of, ranges, reciprocals, words, place)
+                s3, place = _push(s3, at[x + 3], line[x + 3], table_of, ranges, reciprocals, words, place)
+                s2, place = _push(s2, at[x + 2], line[x + 2], table_of, ranges, reciprocals, words, place)
+                s1, place = _push(s1, at[x + 1], line[x + 1], table_of, ranges, reciprocals, words, place)
+                s0, place = _push(s0, at[x], line[x], table_of, ranges, reciprocals, words, place)
+            _save(states, (s0, s1, s2, s3, s4, s5, s6, s7))
     return place, states
 
 
@@ -227,14 +239,15 @@ def fill_slots(frequencies: Array, slots: Array) -> None:
 
 
 @compiled
-def _pull(state: Int, slot: Int) -> Any:
-    """Take a symbol off a state, before it is refilled."""
-    return ((slot >> u32(8) & _SLOT) + u32(1)) * (state >> _SCALE) + (slot >> u32(20))
+def _slot(state: Int, predicted: Int, first: Int, shift: Int, table_of: Array, slots: Array) -> Any:
+    """The slot that a state points at, in the table of a prediction."""
+    return slots[u64(table_of[first + u64(predicted >> shift)]), u64(state & _SLOT)]
 
 
 @compiled
-def _refill(state: Int, words: Array, place: Int) -> Any:
-    """Shift a word into a state that is low."""
+def _pull(state: Int, slot: Int, words: Array, place: Int) -> Any:
+    """Take the symbol of a slot off its state, and shift a word in where the state gets low."""
+    state = ((slot >> u32(8) & _SLOT) + u32(1)) * (state >> _SCALE) + (slot >> u32(20))
     low = state < _LOW
     filled = (state << u32(16)) | u32(words[place])
     return (filled if low else state), place + u64(low)
@@ -273,26 +286,38 @@ def pull_symbols(
             else:
                 _predict(means, y, weight, above, here, below, predicted)
                 above, here, below = here, below, above
-            s0, s1, s2, s3 = states[0], states[1], states[2], states[3]
+            s0, s1, s2, s3, s4, s5, s6, s7 = _load(states)
             for x in range(0, whole, _LANES):
-                t0 = u64(table_of[first + u64(predicted[x] >> shift)])
-                t1 = u64(table_of[first + u64(predicted[x + 1] >> shift)])
-                t2 = u64(table_of[first + u64(predicted[x + 2] >> shift)])
-                t3 = u64(table_of[first + u64(predicted[x + 3] >> shift)])
-                slot0, slot1 = slots[t0, u64(s0 & _SLOT)], slots[t1, u64(s1 & _SLOT)]
-                slot2, slot3 = slots[t2, u64(s2 & _SLOT)], slots[t3, u64(s3 & _SLOT)]
-                symbols[x], symbols[x + 1] = u8(slot0 & u32(255)), u8(slot1 & u32(255))
-                symbols[x + 2], symbols[x + 3] = u8(slot2 & u32(255)), u8(slot3 & u32(255))
-                s0, place = _refill(_pull(s0, slot0), words, place)
-                s1, place = _refill(_pull(s1, slot1), words, place)
-                s2, place = _refill(_pull(s2, slot2), words, place)
-                s3, place = _refill(_pull(s3, slot3), words, place)
-            states[0], states[1], states[2], states[3] = s0, s1, s2, s3
+                slot0 = _slot(s0, predicted[x], first, shift, table_of, slots)
+                slot1 = _slot(s1, predicted[x + 1], first, shift, table_of, slots)
+                slot2 = _slot(s2, predicted[x + 2], first, shift, table_of, slots)
+                slot3 = _slot(s3, predicted[x + 3], first, shift, table_of, slots)
+                slot4 = _slot(s4, predicted[x + 4], first, shift, table_of, slots)
+                slot5 = _slot(s5, predicted[x + 5], first, shift, table_of, slots)
+                slot6 = _slot(s6, predicted[x + 6], first, shift, table_of, slots)
+                slot7 = _slot(s7, predicted[x + 7], first, shift, table_of, slots)
+                symbols[x] = u8(slot0 & u32(255))
+                symbols[x + 1] = u8(slot1 & u32(255))
+                symbols[x + 2] = u8(slot2 & u32(255))
+                symbols[x + 3] = u8(slot3 & u32(255))
+                symbols[x + 4] = u8(slot4 & u32(255))
+                symbols[x + 5] = u8(slot5 & u32(255))
+                symbols[x + 6] = u8(slot6 & u32(255))
+                symbols[x + 7] = u8(slot7 & u32(255))
+                s0, place = _pull(s0, slot0, words, place)
+                s1, place = _pull(s1, slot1, words, place)
+                s2, place = _pull(s2, slot2, words, place)
+                s3, place = _pull(s3, slot3, words, place)
+                s4, place = _pull(s4, slot4, words, place)
+                s5, place = _pull(s5, slot5, words, place)
+                s6, place = _pull(s6, slot6, words, place)
+                s7, place = _pull(s7, slot7, words, place)
+            _save(states, (s0, s1, s2, s3, s4, s5, s6, s7))
             for x in range(whole, columns):
-                table = u64(table_of[first + u64(predicted[x] >> shift)])
-                slot = slots[table, u64(states[x - whole] & _SLOT)]
+                lane = x - whole
+                slot = _slot(states[lane], predicted[x], first, shift, table_of, slots)
                 symbols[x] = u8(slot & u32(255))
-                states[x - whole], place = _refill(_pull(states[x - whole], slot), words, place)
+                states[lane], place = _pull(states[lane], slot, words, place)
             own, line = means[y], out[t, y]
             n_escapes = 0
             for x in range(columns):

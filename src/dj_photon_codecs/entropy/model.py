@@ -19,7 +19,7 @@ SCALE_BITS = 12
 SCALE = 1 << SCALE_BITS
 
 #: Pixels of a row take turns on so many states.
-LANES = 4
+LANES = 8
 
 #: A state is at least this between two pixels, and this before the first.
 STATE_LOW = 1 << 16
