@@ -1,0 +1,205 @@
+"""The coders that ``dense.py`` measures. Each takes a chunk of codes and gives it back, on one thread.
+
+Chunks are uint8, shape (frames, height, width). Image formats code frame by frame. The times include what brings the
+codes into the form that a coder takes.
+"""
+
+from __future__ import annotations
+
+import functools
+import multiprocessing
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from compression import candidates
+
+Codes = npt.NDArray[np.uint8]
+
+_U8 = np.dtype(np.uint8)
+
+#: General compressors, as compression.py names them.
+_GENERAL = ("zstd-1", "zstd-9", "blosc zstd-1", "blosc zstd-5 bitshuffle", "blosc zstd-9 bitshuffle")
+
+#: JPEG XL: the fastest that models neighbours, and the format's default.
+_JPEGXL_EFFORTS = (2, 7)
+
+#: WebP: the library's default, and its slowest.
+_WEBP_METHODS = (4, 6)
+
+#: Values that PYMECompress codes at once.
+_PYMECOMPRESS_PIECE = 1 << 16
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One coder on one chunk, once: bytes, and seconds there and back."""
+
+    size: int
+    encode: float
+    decode: float
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A coder: its name in the tables, and how a chunk is tried."""
+
+    name: str
+    try_chunk: Callable[[Codes], Trial]
+
+
+def ours() -> Peer:
+    """The coder of this package."""
+    from dj_photon_codecs.entropy.coder import decode, encode
+
+    return _peer("dj-photon-codecs", lambda chunk: [encode(chunk)], lambda parts, shape: decode(parts[0], shape, _U8))
+
+
+def find_peers() -> tuple[list[Peer], list[str]]:
+    """The other coders, and for each package that cannot be used a line that says why."""
+    peers, missing = [], []
+    for package, of_package in (
+        ("numcodecs", _general),
+        ("pcodec", _pcodec),
+        ("imagecodecs", _images),
+        ("pymecompress", _pymecompress),
+    ):
+        try:
+            peers += of_package()
+        except (ImportError, BrokenProcessPool) as error:
+            missing.append(f"Left out: {package} ({error})")
+    return peers, missing
+
+
+def _peer(
+    name: str,
+    encode: Callable[[Codes], Sequence[Any]],
+    decode: Callable[[Sequence[Any], tuple[int, ...]], npt.NDArray[Any]],
+) -> Peer:
+    return Peer(name, lambda chunk: _timed(name, encode, decode, chunk))
+
+
+def _timed(
+    name: str,
+    encode: Callable[[Codes], Sequence[Any]],
+    decode: Callable[[Sequence[Any], tuple[int, ...]], npt.NDArray[Any]],
+    chunk: Codes,
+) -> Trial:
+    """Code a chunk, decode it and compare."""
+    start = time.perf_counter()
+    parts = encode(chunk)
+    between = time.perf_counter()
+    decoded = decode(parts, chunk.shape)
+    end = time.perf_counter()
+    if decoded.dtype != chunk.dtype or not np.array_equal(decoded, chunk):
+        raise RuntimeError(f"{name} does not give the codes back")
+    return Trial(sum(len(part) for part in parts), between - start, end - between)
+
+
+def _general() -> list[Peer]:
+    """Byte-oriented compressors of numcodecs."""
+
+    def peer(name: str, compressor: Any) -> Peer:
+        return _peer(
+            name,
+            lambda chunk: [compressor.encode(chunk)],
+            lambda parts, shape: np.frombuffer(compressor.decode(parts[0]), _U8).reshape(shape),
+        )
+
+    found = candidates()
+    return [peer(name, found[name]) for name in _GENERAL]
+
+
+def _pcodec() -> list[Peer]:
+    """Pcodec at its highest level, hardly slower than its default. It takes bytes only when told to."""
+    from pcodec import ChunkConfig, standalone
+
+    config = ChunkConfig(12, enable_8_bit=True)
+    return [
+        _peer(
+            "pcodec, level 12",
+            lambda chunk: [standalone.simple_compress(chunk.ravel(), config)],
+            lambda parts, shape: np.asarray(standalone.simple_decompress(parts[0])).reshape(shape),
+        )
+    ]
+
+
+def _images() -> list[Peer]:
+    """Lossless image formats."""
+    from imagecodecs import jpegls_decode, jpegls_encode, jpegxl_decode, jpegxl_encode, webp_decode, webp_encode
+
+    def frames(name: str, encode: Callable[[Codes], Any], decode: Callable[[Any], npt.NDArray[Any]]) -> Peer:
+        return _peer(
+            name,
+            lambda chunk: [encode(frame) for frame in chunk],
+            lambda parts, shape: np.stack([decode(part) for part in parts]),
+        )
+
+    def jpegxl(effort: int) -> Peer:
+        return frames(
+            f"JPEG XL, effort {effort}",
+            lambda frame: jpegxl_encode(frame, lossless=True, effort=effort, numthreads=1),
+            lambda part: jpegxl_decode(part, numthreads=1),
+        )
+
+    def webp_grey(method: int) -> Peer:
+        return frames(
+            f"WebP, grey, method {method}",
+            lambda frame: webp_encode(np.repeat(frame[..., None], 3, 2), lossless=True, method=method, numthreads=1),
+            lambda part: webp_decode(part, hasalpha=False)[..., 1],
+        )
+
+    webp_packed = frames(
+        f"WebP, 4 pixels as RGBA, method {_WEBP_METHODS[0]}",
+        lambda frame: webp_encode(
+            frame.reshape(len(frame), -1, 4), lossless=True, method=_WEBP_METHODS[0], numthreads=1
+        ),
+        lambda part: (pixels := webp_decode(part, hasalpha=True)).reshape(len(pixels), -1),
+    )
+    return [
+        frames("JPEG-LS", jpegls_encode, jpegls_decode),
+        *(jpegxl(effort) for effort in _JPEGXL_EFFORTS),
+        *(webp_grey(method) for method in _WEBP_METHODS),
+        webp_packed,
+    ]
+
+
+def _pymecompress() -> list[Peer]:
+    """The Huffman coder of PYMECompress, without its quantisation, in a process that it may end."""
+    reason = _child().submit(_import_pymecompress).result()
+    if reason:
+        raise ImportError(reason)
+    return [Peer("PYMECompress, Huffman", lambda chunk: _child().submit(_try_pymecompress, chunk).result())]
+
+
+@functools.cache
+def _child() -> ProcessPoolExecutor:
+    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
+
+
+def _import_pymecompress() -> str:
+    """Why it cannot be imported, or nothing."""
+    try:
+        import pymecompress.bcl  # noqa: F401
+    except ImportError as error:
+        return str(error)
+    return ""
+
+
+def _try_pymecompress(chunk: Codes) -> Trial:
+    from pymecompress.bcl import huffman_compress_buffer, huffman_decompress_buffer
+
+    def encode(chunk: Codes) -> list[Any]:
+        flat = chunk.ravel()
+        starts = range(0, flat.size, _PYMECOMPRESS_PIECE)
+        return [huffman_compress_buffer(flat[start : start + _PYMECOMPRESS_PIECE]) for start in starts]
+
+    def decode(parts: Sequence[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
+        return np.concatenate([huffman_decompress_buffer(part, None) for part in parts]).reshape(shape)
+
+    return _timed("PYMECompress", encode, decode, chunk)
