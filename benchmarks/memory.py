@@ -57,11 +57,12 @@ class PeakAnonymous:
         self._thread.join()
 
 
-def store(path: Path, kind: str, frames: int, size: int) -> None:
+def store(path: Path, kind: str, profile: str, frames: int, size: int) -> None:
     """What the child does: store the movie, and print what that took as JSON."""
     shape = (frames, size, size)
     # what is imported on the way is not the movie's memory
-    write_movie(path.with_suffix(".first"), simulate(REGIMES[3], 64, 128, np.random.default_rng(1))[0], progress=False)
+    first, _ = simulate(REGIMES[3], 64, 128, np.random.default_rng(1))
+    write_movie(path.with_suffix(".first"), first, profile=profile, progress=False)
     movie: npt.NDArray[np.integer]
     if kind == _MAPPED:
         movie = np.memmap(path, np.uint16, "r", shape=shape)
@@ -73,7 +74,7 @@ def store(path: Path, kind: str, frames: int, size: int) -> None:
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
     before = status()
     with PeakAnonymous() as anonymous:
-        took = seconds(write_movie, path.with_suffix(".zarr"), movie, progress=False)
+        took = seconds(write_movie, path.with_suffix(".zarr"), movie, profile=profile, progress=False)
     after = status()
     print(
         json.dumps(
@@ -87,7 +88,7 @@ def store(path: Path, kind: str, frames: int, size: int) -> None:
     )
 
 
-def measure(kind: str, frames: int, size: int, folder: str | None) -> list[str]:
+def measure(kind: str, profile: str, frames: int, size: int, folder: str | None) -> list[str]:
     """One row: write the file, have a child store it."""
     different, _ = simulate(REGIMES[3], min(frames, _DIFFERENT), size, np.random.default_rng(0))
     with tempfile.TemporaryDirectory(dir=folder) as name:
@@ -95,11 +96,12 @@ def measure(kind: str, frames: int, size: int, folder: str | None) -> list[str]:
         with path.open("wb") as file:
             for start in range(0, frames, len(different)):
                 different[: frames - start].tofile(file)
-        command = [sys.executable, __file__, "--child", str(path), kind, str(frames), str(size)]
+        command = [sys.executable, __file__, "--child", str(path), kind, profile, str(frames), str(size)]
         done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     taken = json.loads(done.stdout.splitlines()[-1])
     return [
         kind,
+        profile,
         f"{frames}x{size}x{size}",
         *(f"{taken[name] / 1e6:.0f}" for name in ("movie", "resident", "anonymous")),
         f"{taken['movie'] / 1e6 / taken['seconds']:.0f}",
@@ -113,16 +115,21 @@ def main() -> None:
     parser.add_argument("--memory-frames", type=int, default=1000, help="frames of the int64 movie in memory")
     parser.add_argument("--size", type=int, default=512, help="height and width of a frame")
     parser.add_argument("--folder", help="where to write; the system's temporary folder when not given")
-    parser.add_argument("--child", nargs=4, help=argparse.SUPPRESS)
+    parser.add_argument("--child", nargs=5, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        path, kind, frames, size = options.child
-        store(Path(path), kind, int(frames), int(size))
+        path, kind, profile, frames, size = options.child
+        store(Path(path), kind, profile, int(frames), int(size))
         return
     print(f"{machine()}\n")
-    head = ("movie", "shape", "size [MB]", "peak resident [MB]", "peak anonymous [MB]", "write [MB/s]")
+    head = ("movie", "profile", "shape", "size [MB]", "peak resident [MB]", "peak anonymous [MB]", "write [MB/s]")
     kinds = {_MAPPED: options.mapped_frames, _IN_MEMORY: options.memory_frames}
-    print(table(head, [measure(kind, frames, options.size, options.folder) for kind, frames in kinds.items()]))
+    rows = [
+        measure(kind, profile, frames, options.size, options.folder)
+        for kind, frames in kinds.items()
+        for profile in ("standard", "dense")
+    ]
+    print(table(head, rows))
     print("\nPeaks are above what the process had before it stored the movie.")
 
 

@@ -17,9 +17,10 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from 
     ("script", "options", "lines"),
     [
         pytest.param("speed_and_size", "--frames 32 --size 64 --repeat 1 --regimes 1,3", 5, id="speed_and_size"),
-        pytest.param("memory", "--mapped-frames 40 --memory-frames 20 --size 128", 3, marks=linux, id="memory"),
+        pytest.param("memory", "--mapped-frames 40 --memory-frames 20 --size 128", 5, marks=linux, id="memory"),
         pytest.param("layout", "--frames 20 --size 64 --repeat 1", 14, id="layout"),
         pytest.param("compression", "--frames 16 --size 64", 29, id="compression"),
+        pytest.param("dense", "--frames 16 --size 64 --repeat 1 --regimes 0,3", 18, id="dense"),
         pytest.param("startup", "--rows 3 --repeat 1", 6, id="startup"),
     ],
 )
@@ -28,4 +29,5 @@ def test_the_benchmark_prints_its_tables(script: str, options: str, lines: int) 
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     printed = [line for line in done.stdout.splitlines() if line.startswith("|") and not line.startswith("|-")]
-    assert len(printed) == lines, done.stdout
+    # two more for each coder of the extra "benchmarks" that is installed
+    assert len(printed) == lines or (script == "dense" and len(printed) > lines), done.stdout
