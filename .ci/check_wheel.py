@@ -63,7 +63,8 @@ def portable(folder: Path) -> None:
     """Without the package."""
     import zarr
 
-    assert find_spec("dj_photon_codecs") is None
+    left = find_spec("dj_photon_codecs")
+    assert left is None or left.origin is None, left  # a folder of machine code is what numba leaves behind
     for profile, bound in (("portable", 0.25), ("lossless", 0)):
         check(zarr.open_array(folder / profile, mode="r"), bound)
     message = "it opened"
