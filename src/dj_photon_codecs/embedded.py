@@ -6,6 +6,7 @@ import atexit
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import warnings
@@ -26,6 +27,9 @@ _NOT_IN_AN_ADDRESS = frozenset(":'\"\\$`;&|<>()*?")
 
 #: Bytes: a socket's path has 104 on macOS and 108 on Linux, of which its name and the closing null take 15.
 _LONGEST_SOCKET_FOLDER = 88
+
+#: How often a server is asked to start: each time the wheel waits 10 seconds for it.
+_STARTS = 3
 
 #: Data folders open in this process: a second opening would stop the server under the first one.
 _open_folders: set[Path] = set()
@@ -118,7 +122,7 @@ def embedded_server(folder: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
             server.runtime_path = Path(tempfile.mkdtemp(prefix="dj-photon-"))
             cleanup.callback(shutil.rmtree, server.runtime_path, ignore_errors=True)
         cleanup.callback(_stop, server)
-        server.start()
+        _start(server)
         started = server.get_postmaster_info()
         yield {
             "host": str(started.socket_dir or started.hostname),
@@ -190,6 +194,17 @@ def _forget_dead_users(path: Path) -> None:
 
     with suppress(FileNotFoundError, ValueError):
         path.write_text(json.dumps([pid for pid in json.loads(path.read_text()) if psutil.pid_exists(pid)]))
+
+
+def _start(server: Any) -> None:
+    """Start the server; the wheel waits 10 seconds for that, which a busy machine may not keep."""
+    for attempt in range(_STARTS):
+        try:
+            server.start()  # finds the server that an earlier attempt left starting
+            return
+        except subprocess.TimeoutExpired:
+            if attempt == _STARTS - 1:
+                raise
 
 
 def _stop(server: Any) -> None:
