@@ -166,7 +166,7 @@ def _read(path: Path, attributes: Json) -> Recording:
     snapshots = {
         name.removeprefix("snapshots/"): array for name, array in arrays.items() if name.startswith("snapshots/")
     }
-    return Recording(spec, observed, truth, snapshots, Calibration.from_dict(attributes["calibration"]))
+    return Recording(spec, observed, truth, Calibration.from_dict(attributes["calibration"]), snapshots)
 
 
 def _read_spec(path: Path, attributes: Json) -> Spec | Mapping[str, Any]:

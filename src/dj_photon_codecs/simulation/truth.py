@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -246,5 +246,4 @@ class GroundTruth:
 
     def arrays(self) -> dict[str, AnyArray]:
         """All arrays by name, without those that are None."""
-        present = {field.name for field in fields(self)} & set(AXES)
-        return {name: getattr(self, name) for name in AXES if name in present and getattr(self, name) is not None}
+        return {name: value for name in AXES if (value := getattr(self, name)) is not None}
