@@ -291,6 +291,16 @@ def test_neuropil_is_the_sum_of_its_components() -> None:
     assert truth.neuropil_population.mean() == pytest.approx(1)
 
 
+def test_neuropil_flickers_as_slowly_and_as_strongly_as_told() -> None:
+    step = Neuropil(fluctuation=0.1, temporal_tau_s=0.5, population_coupling=0, n_components=4)
+    course = build_scene(spec_of(Composite(), step, frames=4000, size=8)).neuropil_temporal
+    assert course is not None
+    assert course.mean() == pytest.approx(1, abs=0.03)
+    assert course.std(1).mean() == pytest.approx(0.1, rel=0.1)
+    correlation = np.mean([np.corrcoef(row[:-10], row[10:])[0, 1] for row in course])  # 10 frames are one tau
+    assert correlation == pytest.approx(math.exp(-1), abs=0.08)
+
+
 def test_vessels_darken_and_overlap_is_the_part_of_a_cell_below_them() -> None:
     steps = (*CELLS, Composite(background_photons=10))
     keep = ("composite", "vasculature")
@@ -324,10 +334,10 @@ def test_whole_shifts_cut_the_canvas_exactly() -> None:
 
 
 def test_fractions_of_a_pixel_are_interpolated() -> None:
-    motion = BrainMotion(max_shift_um=2, trajectory_px=((0.0, 0.0), (0.5, 0.0), (0.0, -0.25)))
+    motion = BrainMotion(max_shift_um=2, trajectory_px=((0.0, 0.0), (0.3, 0.0), (0.0, -0.25)))
     steps = (PlaceNeurons(), CellActivity(rate_quiet_hz=0, rate_active_hz=0), Composite(), motion)
     rest, down, left = simulate(spec_of(*steps, frames=3, keep=("brain_motion",))).stage("brain_motion")
-    np.testing.assert_allclose(down[1:], (rest[1:] + rest[:-1]) / 2, rtol=1e-5)
+    np.testing.assert_allclose(down[1:], 0.7 * rest[1:] + 0.3 * rest[:-1], rtol=1e-5)
     np.testing.assert_allclose(left[:, :-1], 0.75 * rest[:, :-1] + 0.25 * rest[:, 1:], rtol=1e-5)
 
 

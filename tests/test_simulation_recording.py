@@ -181,6 +181,38 @@ def test_a_missing_file_is_named(name: str, copy: Path) -> None:
         Recording.load(copy)
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("fov_shape", None, "TypeError"),
+        ("n_frames", 13, "shape"),
+        ("sha256", {"../../elsewhere": ""}, "names arrays that format version 1 does not have"),
+        ("calibration", {}, "Calibration"),
+    ],
+)
+def test_a_spoilt_document_is_an_error_of_the_tree(key: str, value: Any, message: str, copy: Path) -> None:
+    document = json.loads((copy / "zarr.json").read_text())
+    document["attributes"]["dj_photon_simulation"][key] = value
+    (copy / "zarr.json").write_text(json.dumps(document))
+    with pytest.raises(PhotonCodecError, match=message):
+        Recording.load(copy)
+    del document["attributes"]["dj_photon_simulation"][key]
+    (copy / "zarr.json").write_text(json.dumps(document))
+    with pytest.raises(FormatError, match=f"KeyError: '{key}'"):
+        Recording.load(copy)
+
+
+def test_recordings_pickle_and_stay_frozen(recording: Recording) -> None:
+    for original in (recording, Recording.load(CUT)):
+        again = pickle.loads(pickle.dumps(original))
+        np.testing.assert_array_equal(again.observed, original.observed)
+        assert_same_truth(original, again)
+        assert again.spec == original.spec
+        assert list(again.snapshots) == list(original.snapshots)
+        for array in (again.observed, again.ground_truth.C, again.ground_truth.planted.offsets):
+            assert not array.flags.writeable
+
+
 def test_other_zarr_groups_are_no_recordings(tmp_path: Path, recording: Recording) -> None:
     write_movie(str(tmp_path / "movie"), recording.photon_movie(), progress=False)
     with pytest.raises(FormatError, match="not a recording"):

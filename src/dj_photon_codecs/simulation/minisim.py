@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
@@ -86,7 +85,7 @@ def _read(path: Path) -> Recording:
     footprints = Footprints(**parts)
     focal = truth.attrs.get("focal_depth_um")
     return Recording(
-        MappingProxyType(spec),
+        spec,
         observed,
         GroundTruth(
             planted=footprints,

@@ -66,6 +66,12 @@ class Recording:
         object.__setattr__(self, "observed", frozen(self.observed))
         snapshots = {name: frozen(array) for name, array in self.snapshots.items()}
         object.__setattr__(self, "snapshots", MappingProxyType(snapshots))
+        if not isinstance(self.spec, Spec):
+            object.__setattr__(self, "spec", MappingProxyType(dict(self.spec)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        spec = self.spec if isinstance(self.spec, Spec) else dict(self.spec)  # a mapping proxy does not pickle
+        return Recording, (spec, self.observed, self.ground_truth, self.calibration, dict(self.snapshots))
 
     def stage(self, name: str) -> AnyArray:
         """The movie after a step: counts for "observed", expected photons for a snapshot.
