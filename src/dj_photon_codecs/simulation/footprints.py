@@ -1,0 +1,135 @@
+"""Where cells are on the canvas: each as a small image with a place, so that thousands cost little."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .._typing import AnyArray, FloatArray
+from ..errors import InvalidMovieError
+from .arithmetic import blur_patch
+
+#: (first row, first column) on the canvas, and the image there.
+Patch = tuple[int, int, FloatArray]
+
+
+@dataclass(frozen=True, eq=False)
+class Footprints:
+    """The sharp footprints of all units, in canvas coordinates.
+
+    Attributes
+    ----------
+    data
+        The images of all units one after another, each row by row: (pixels,) of float.
+    offsets
+        First row and column of each on the canvas: (unit, 2) of int. May be negative, or reach over the edge.
+    shapes
+        Height and width of each: (unit, 2) of int.
+    canvas_shape, fov_offset, fov_shape
+        Height and width of the canvas; where the field of view at the reference begins on it, and its shape [pixels].
+
+    Raises
+    ------
+    InvalidMovieError
+        When these do not fit together.
+    """
+
+    data: AnyArray
+    offsets: AnyArray
+    shapes: AnyArray
+    canvas_shape: tuple[int, int]
+    fov_offset: tuple[int, int]
+    fov_shape: tuple[int, int]
+
+    def __post_init__(self) -> None:
+        n = len(self.offsets)
+        if np.shape(self.offsets) != (n, 2) or np.shape(self.shapes) != (n, 2) or np.any(self.shapes < 0):
+            raise InvalidMovieError(
+                f"footprints: offsets have shape {np.shape(self.offsets)} and shapes {np.shape(self.shapes)}, both must "
+                "be (unit, 2), with shapes of at least 0"
+            )
+        if self.data.shape != (int(self._sizes().sum()),):
+            raise InvalidMovieError(
+                f"footprints: data has shape {self.data.shape}, the units' shapes need ({int(self._sizes().sum())},)"
+            )
+        for axis in (0, 1):
+            if not 0 <= self.fov_offset[axis] <= self.canvas_shape[axis] - self.fov_shape[axis]:
+                raise InvalidMovieError(
+                    f"footprints: a field of view of {self.fov_shape} at {self.fov_offset} is not within a canvas of "
+                    f"{self.canvas_shape} pixels"
+                )
+        for array in (self.data, self.offsets, self.shapes):
+            array.flags.writeable = False
+
+    @classmethod
+    def of(
+        cls, patches: Sequence[Patch], canvas_shape: tuple[int, int], fov_offset: tuple[int, int], fov_shape: tuple[int, int]
+    ) -> Footprints:
+        """From one image and place per unit."""
+        empty: list[FloatArray] = [np.zeros(0)]
+        return cls(
+            np.concatenate(empty + [image.ravel() for _, _, image in patches]),
+            np.array([patch[:2] for patch in patches], np.int32).reshape(-1, 2),
+            np.array([image.shape for _, _, image in patches], np.int32).reshape(-1, 2),
+            canvas_shape,
+            fov_offset,
+            fov_shape,
+        )
+
+    def _sizes(self) -> AnyArray:
+        return np.asarray(self.shapes, np.int64).prod(axis=1)
+
+    def __len__(self) -> int:
+        return len(self.offsets)
+
+    def patches(self) -> list[Patch]:
+        """One place on the canvas and image per unit."""
+        ends = np.cumsum(self._sizes())
+        starts = ends - self._sizes()
+        return [
+            (int(top), int(left), np.asarray(self.data[start:end], np.float64).reshape(tuple(shape)))
+            for (top, left), shape, start, end in zip(self.offsets, self.shapes, starts, ends, strict=True)
+        ]
+
+    def subset(self, mask: AnyArray) -> Footprints:
+        """Those of the units for which ``mask`` is True."""
+        kept = [patch for patch, keep in zip(self.patches(), mask, strict=True) if keep]
+        chosen = Footprints.of(kept, self.canvas_shape, self.fov_offset, self.fov_shape)
+        return chosen
+
+    def in_view(self) -> AnyArray:
+        """Which units have any weight within the field of view at the reference: (unit,) of bool."""
+        images = (self.to_fov(patch) for patch in self.patches())
+        return np.array([bool(image.any()) for _, _, image in images], np.bool_)
+
+    def to_fov(self, patch: Patch) -> Patch:
+        """A patch in coordinates of the field of view, cut at its edges (to nothing, where it lies outside)."""
+        return clip((patch[0] - self.fov_offset[0], patch[1] - self.fov_offset[1], patch[2]), self.fov_shape)
+
+    def dense(self, patches: Sequence[Patch]) -> AnyArray:
+        """Patches on the canvas as full images of the field of view: float32 (unit, height, width)."""
+        images = np.zeros((len(patches), *self.fov_shape), np.float32)
+        for image, patch in zip(images, patches, strict=True):
+            top, left, part = self.to_fov(patch)
+            image[top : top + part.shape[0], left : left + part.shape[1]] = part
+        return images
+
+
+def clip(patch: Patch, shape: tuple[int, int]) -> Patch:
+    """A patch cut at the edges of an image of that shape."""
+    top, left, image = patch
+    rows = slice(max(0, -top), max(0, min(image.shape[0], shape[0] - top)))
+    columns = slice(max(0, -left), max(0, min(image.shape[1], shape[1] - left)))
+    return min(max(top, 0), shape[0]), min(max(left, 0), shape[1]), image[rows, columns]
+
+
+def blurred(patches: list[Patch], sigma_px: AnyArray, gain: AnyArray, shape: tuple[int, int]) -> list[Patch]:
+    """Sharp footprints as the objective shows them: each blurred by its sigma, times its gain, cut at the canvas."""
+    seen = []
+    for (top, left, image), sigma, factor in zip(patches, sigma_px, gain, strict=True):
+        wide = blur_patch(image, float(sigma)) * float(factor)
+        grown = (wide.shape[0] - image.shape[0]) // 2
+        seen.append(clip((top - grown, left - grown, wide), shape))
+    return seen

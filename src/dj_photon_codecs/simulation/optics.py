@@ -1,0 +1,84 @@
+"""How a cell looks from its depth: blurred by diffraction, defocus and scatter, dimmed by scatter and sectioning.
+
+With h the distance from the focal plane, n the refractive index, NA = n sin(alpha) the aperture and z the depth:
+
+- in focus, the Gaussian width of a point is 0.21 emission / NA (B. Zhang, J. Zerubia, J.-C. Olivo-Marin, Gaussian
+  approximations of fluorescence microscope point-spread function models, Applied Optics 46 (2007), 1819-1829);
+- defocus spreads it over a disc of radius |h| tan(alpha), whose standard deviation along an axis is half of that;
+- scatter adds scatter_blur_per_um * z, all three in quadrature;
+- unscattered light falls as exp(-z / scatter_length) (Beer and Lambert); with two photons it is the excitation that
+  falls, and the signal goes with its square;
+- with two photons, the signal of a plane h from the focus of a Gaussian beam falls as 1 / (1 + (h / z_R)^2), the
+  integral of the squared intensity over the plane (W. R. Zipfel, R. M. Williams, W. W. Webb, Nature Biotechnology 21
+  (2003), 1369-1377); z_R is half of the depth of field.
+
+The depth of field is emission * n / NA^2 (diffraction) plus, for "auto", the 2 r / tan(alpha) within which the disc of
+defocus stays inside a soma of radius r; with two photons there is no such blur, and it is that of diffraction plus 2 r.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from .._typing import FloatArray
+from .arithmetic import exp
+from .scene import Scene
+from .steps import CellOptics
+
+#: Gaussian width of a point in focus, in units of wavelength / numerical aperture.
+SPOT_WIDTH = 0.21
+#: Depths that "auto" focus tries.
+_FOCUS_TRIALS = 129
+
+
+def cell_optics(scene: Scene, step: CellOptics) -> Scene:
+    """Width of the blur, part of the light left, and focus, for each cell."""
+    if scene.centers_um is None:
+        return scene
+    depth = scene.centers_um[:, 0]
+    two_photon = step.excitation == "two_photon"
+    aperture, index = step.numerical_aperture, step.refractive_index
+    tangent = aperture / math.sqrt(index * index - aperture * aperture)
+    emission_um = step.emission_nm * 1e-3
+    if step.depth_of_field_um == "auto":
+        diffraction = emission_um * index / (aperture * aperture)
+        depth_of_field = diffraction + 2 * scene.soma_radius_um / (1.0 if two_photon else tangent)
+    else:
+        depth_of_field = step.depth_of_field_um
+    passed = exp(-(2.0 if two_photon else 1.0) * depth / step.scatter_length_um)
+    if step.focal_depth_um == "auto":
+        focal_depth = best_focus(depth, passed, depth_of_field)
+    else:
+        focal_depth = step.focal_depth_um
+    h = depth - focal_depth
+    diffraction_um = SPOT_WIDTH * emission_um / aperture
+    if two_photon:  # the square of the intensity is narrower by the root of 2
+        ratio = h / (depth_of_field / 2)
+        sigma_um, gain = np.full(depth.shape, diffraction_um / math.sqrt(2)), passed / (1 + ratio * ratio)
+    else:
+        defocus, scatter = np.abs(h) * (tangent / 2), step.scatter_blur_per_um * depth
+        sigma_um, gain = np.sqrt(diffraction_um * diffraction_um + defocus * defocus + scatter * scatter), passed
+    return replace(
+        scene,
+        sigma_px=sigma_um / scene.acquisition.pixel_size_um,
+        gain=gain,
+        in_focus=np.abs(h) <= depth_of_field / 2,
+        focal_depth_um=float(focal_depth),
+    )
+
+
+def best_focus(depth_um: FloatArray, light: FloatArray, depth_of_field_um: float) -> float:
+    """The depth with the most light of cells in focus; the shallowest of equals, 0 without cells."""
+    if depth_um.size == 0:
+        return 0.0
+    low, high = float(depth_um.min()), float(depth_um.max())
+    best, best_light = low, -1.0
+    for trial in range(_FOCUS_TRIALS):
+        focus = low + (high - low) * (trial / (_FOCUS_TRIALS - 1))
+        found = math.fsum(light[np.abs(depth_um - focus) <= depth_of_field_um / 2].tolist())
+        if found > best_light:
+            best, best_light = focus, found
+    return best

@@ -1,0 +1,190 @@
+"""A recording and its truth, in memory; :mod:`.folder` keeps it on disk."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from .._typing import AnyArray
+from ..calibration import Calibration
+from ..errors import InvalidMovieError, PhotonCodecError
+from ..movies import PhotonMovie
+from .sensor import true_calibration
+from .spec import Spec
+from .truth import GroundTruth
+
+
+class MissingStageError(PhotonCodecError, KeyError):
+    """The recording has no such stage; the text lists those it has."""
+
+    def __str__(self) -> str:
+        return Exception.__str__(self)  # KeyError's own shows a repr
+
+
+@dataclass(frozen=True, eq=False)
+class Recording:
+    """A movie of counts, what made it, and all that is true of it.
+
+    Attributes
+    ----------
+    spec
+        What was simulated: a :class:`Spec`, or for a recording of minisim its own spec as a mapping.
+    observed
+        Counts [ADU]: unsigned integers (time, height, width).
+    ground_truth
+        What was planted.
+    snapshots
+        Expected photons after the steps that ``spec.output.snapshots`` names: float32 (time, height, width), of the
+        canvas for steps before the motion.
+    calibration
+        The sensor's exact noise model; worked out from the spec when None.
+
+    Raises
+    ------
+    InvalidMovieError
+        When shapes or dtype do not fit.
+    """
+
+    spec: Spec | Mapping[str, Any]
+    observed: AnyArray
+    ground_truth: GroundTruth
+    snapshots: Mapping[str, AnyArray] = field(default_factory=dict)
+    calibration: Calibration = None  # type: ignore[assignment]  # never None once made
+
+    def __post_init__(self) -> None:
+        truth = self.ground_truth
+        expected = (truth.n_frames, *truth.planted.fov_shape)
+        if self.observed.shape != expected or self.observed.dtype.kind != "u":
+            raise InvalidMovieError(
+                f"Recording: observed has shape {self.observed.shape} and dtype {self.observed.dtype}, must be unsigned "
+                f"integers of shape {expected}, as the ground truth has it"
+            )
+        views = {}
+        for name, array in {"observed": self.observed, **self.snapshots}.items():
+            views[name] = array.view()
+            views[name].flags.writeable = False
+        object.__setattr__(self, "observed", views.pop("observed"))
+        object.__setattr__(self, "snapshots", MappingProxyType(views))
+        if self.calibration is None:
+            if not isinstance(self.spec, Spec):
+                raise InvalidMovieError("Recording: a spec that is a mapping needs a calibration beside it")
+            object.__setattr__(self, "calibration", true_calibration(self.spec.sensor))
+
+    def stage(self, name: str) -> AnyArray:
+        """The movie after a step: counts for "observed", expected photons for a snapshot.
+
+        Raises
+        ------
+        MissingStageError
+            A KeyError that lists what there is.
+        """
+        stages = {**self.snapshots, "observed": self.observed}
+        if name not in stages:
+            raise MissingStageError(
+                f"no stage {name!r} in this recording; it has {', '.join(stages)}. Others are kept when the spec's "
+                "output.snapshots names them"
+            )
+        return stages[name]
+
+    def photon_movie(self, *, step: float | None = None, profile: str | None = None) -> PhotonMovie:
+        """The counts with the sensor's exact noise model, ready to insert or to write.
+
+        The model's conversion gain is the slope of variance against mean: counts per photo-electron times the excess
+        noise factor. Its zero level is the pedestal less what the read noise adds.
+
+        Parameters
+        ----------
+        step, profile
+            As in :class:`dj_photon_codecs.PhotonMovie`.
+        """
+        return PhotonMovie(self.observed, calibration=self.calibration, step=step, profile=profile)
+
+    def save(self, path: str | os.PathLike[str], *, step: float = 0.5, profile: str = "standard") -> Path:
+        """Keep the recording in one folder, which appears when it is complete; see :func:`.folder.save`.
+
+        Parameters
+        ----------
+        path
+            A folder that does not exist yet.
+        step, profile
+            How the movie is stored, as in :func:`dj_photon_codecs.write_movie`. By default its counts come back within
+            the codec's bound, half a step of their noise; ``profile="lossless"`` brings the same counts back.
+
+        Returns
+        -------
+        pathlib.Path
+            The folder.
+
+        Raises
+        ------
+        ConfigurationError
+            When there is something at ``path``, or for a step or profile out of range.
+        """
+        from .folder import save
+
+        return save(self, path, step=step, profile=profile)
+
+    @staticmethod
+    def load(path: str | os.PathLike[str]) -> Recording:
+        """Open a recording that :meth:`save` or minisim kept.
+
+        Parameters
+        ----------
+        path
+            Its folder.
+
+        Raises
+        ------
+        FormatError
+            When there is no complete recording, one of a newer version, or one whose spec was edited.
+        """
+        from .folder import load
+
+        return load(path)
+
+    def write_video(
+        self,
+        path: str | os.PathLike[str],
+        fps: float | None = None,
+        vmin: float = 0,
+        vmax: float | None = None,
+        progress: bool = True,
+    ) -> Path:
+        """The counts as a grey video (H.264 or MPEG-4), to look at.
+
+        Parameters
+        ----------
+        path
+            The file; its suffix (.mp4, .mkv, .avi, .mov) says the container.
+        fps
+            Frames per second; the recording's own when None.
+        vmin, vmax
+            Counts shown as black and as white [ADU]; for None, the 99.9th percentile of 16 frames.
+        progress
+            Whether to show a progress bar.
+
+        Raises
+        ------
+        ConfigurationError
+            For an unknown suffix, or limits or rates out of range.
+        """
+        from .video import write_blocks
+
+        rate = _frame_rate(self.spec) if fps is None else fps
+        frames = len(self.observed)
+        blocks = (self.observed[start : start + 16] for start in range(0, frames, 16))
+        return write_blocks(path, blocks, self.observed.__getitem__, self.observed.shape, rate, vmin, vmax, progress)
+
+
+def _frame_rate(spec: Spec | Mapping[str, Any]) -> float:
+    """Frames per second of a recording."""
+    return spec.acquisition.fps if isinstance(spec, Spec) else float(spec["acquisition"]["fps"])
+
+
+__all__ = ["MissingStageError", "Recording"]

@@ -1,0 +1,198 @@
+"""What to simulate: a typed, validated, hashable description that goes to JSON and back.
+
+A :class:`Spec` alone determines a recording, to the last byte. Everything in it is frozen, and unknown keys are refused,
+so that a misspelt option is an error instead of a default.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from .._typing import Json
+from ..errors import ConfigurationError
+from .steps import (
+    BrainMotion,
+    CellActivity,
+    Bleaching,
+    CellOptics,
+    Composite,
+    IlluminationProfile,
+    Leakage,
+    Molecules,
+    Neuropil,
+    PlaceNeurons,
+    Sensor,
+    Step,
+    Vasculature,
+    Vignette,
+)
+
+AnyStep = Annotated[
+    PlaceNeurons
+    | CellActivity
+    | Bleaching
+    | CellOptics
+    | Molecules
+    | Composite
+    | Neuropil
+    | Vasculature
+    | BrainMotion
+    | IlluminationProfile
+    | Vignette
+    | Leakage
+    | Sensor,
+    Field(discriminator="kind"),
+]
+
+#: The way of the light, from tissue to counts: steps come in this order.
+ORDER = (
+    "place_neurons",
+    "cell_activity",
+    "bleaching",
+    "cell_optics",
+    "molecules",
+    "composite",
+    "neuropil",
+    "vasculature",
+    "brain_motion",
+    "illumination_profile",
+    "vignette",
+    "leakage",
+    "sensor",
+)
+#: What a step works on, and so needs before it.
+_NEEDS = {
+    "place_neurons": ("cell_activity",),
+    "cell_activity": ("place_neurons",),
+    "bleaching": ("place_neurons",),
+    "cell_optics": ("place_neurons",),
+}
+#: Stages that a movie can be kept of: what each of these steps leaves, in photons.
+STAGES = ORDER[ORDER.index("composite") : ORDER.index("sensor")]
+
+
+class Acquisition(BaseModel):
+    """The frame: its size, its scale, its rate.
+
+    Attributes
+    ----------
+    height_px, width_px
+        The field of view [pixels].
+    pixel_size_um
+        A pixel's side in the tissue [um].
+    fps
+        Frames per second.
+    n_frames
+        Length of the movie.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    height_px: int = Field(128, ge=4, le=8192)
+    width_px: int = Field(128, ge=4, le=8192)
+    pixel_size_um: float = Field(1.0, gt=0)
+    fps: float = Field(20.0, gt=0)
+    n_frames: int = Field(100, ge=1)
+
+
+class Output(BaseModel):
+    """What to keep beside the counts.
+
+    Attributes
+    ----------
+    snapshots
+        Steps after which a float32 movie of expected photons is kept (it costs twice the memory of the counts each).
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    snapshots: tuple[str, ...] = ()
+
+
+class Spec(BaseModel):
+    """A recording to be: acquisition, steps in the order in which light meets them, seed.
+
+    Attributes
+    ----------
+    seed
+        One seed, one recording, from 0 to 2**63 - 1.
+    acquisition, steps, output
+        See :class:`Acquisition`, :mod:`.steps` and :class:`Output`. ``composite`` and ``sensor`` have to be there, each
+        step at most once, in the order of :data:`ORDER`.
+    model_version
+        Of the forward model: changes whenever the same spec would give other counts.
+
+    Raises
+    ------
+    pydantic.ValidationError
+        A ValueError that lists every value out of range, unknown key and step out of order.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    seed: int = Field(0, ge=0, lt=2**63)
+    acquisition: Acquisition = Acquisition()
+    steps: tuple[AnyStep, ...]
+    output: Output = Output()
+    model_version: Literal[1] = 1
+
+    @model_validator(mode="after")
+    def _steps_make_sense(self) -> Self:
+        kinds = [step.kind for step in self.steps]
+        if sorted(set(kinds), key=ORDER.index) != kinds:
+            raise ValueError(f"steps are {kinds}; each comes at most once, in this order: {', '.join(ORDER)}")
+        for required in ("composite", "sensor"):
+            if required not in kinds:
+                raise ValueError(f"steps are {kinds}; a step {required!r} is needed")
+        for kind in kinds:
+            for needed in _NEEDS.get(kind, ()):
+                if needed not in kinds:
+                    raise ValueError(f"the step {kind!r} needs a step {needed!r}, the steps are {kinds}")
+        for name in self.output.snapshots:
+            if name not in kinds or name not in STAGES:
+                possible = [kind for kind in kinds if kind in STAGES]
+                raise ValueError(f"output.snapshots has {name!r}; this spec has the stages {', '.join(possible)}")
+        return self
+
+    @property
+    def sensor(self) -> Sensor:
+        """The last step."""
+        sensor = self.steps[-1]
+        if not isinstance(sensor, Sensor):  # validated: for the type checker
+            raise ConfigurationError(f"the last step is {sensor.kind!r}, must be 'sensor'")
+        return sensor
+
+    def step(self, kind: str) -> Step | None:
+        """The step of that kind, None when there is none."""
+        return next((step for step in self.steps if step.kind == kind), None)
+
+    def to_dict(self) -> Json:
+        """The spec as JSON values, defaults included."""
+        return self.model_dump(mode="json")
+
+    def to_json(self) -> str:
+        """The spec as JSON text to read; :meth:`from_json` is the inverse."""
+        return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> Self:
+        """Inverse of :meth:`to_json`.
+
+        Raises
+        ------
+        ConfigurationError
+            When it is not JSON, or not a spec: with every key and value that is wrong.
+        """
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            raise ConfigurationError(f"Spec.from_json: {error}") from error
+
+    def cache_key(self) -> str:
+        """SHA-256 of the canonical JSON: equal for equal specs, on every machine, in hexadecimal."""
+        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
+        return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,259 @@
+"""The ground truth of a recording: what was planted, what of it can be seen, and every effect on the way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from functools import cached_property
+from typing import Any, Self
+
+import numpy as np
+
+from .._typing import AnyArray, FloatArray
+from ..errors import InvalidMovieError
+from .footprints import Footprints, blurred
+
+#: The least signal to noise of a cell's brightest moment, in one pixel and frame, for it to count as detectable.
+DETECTABLE_SNR = 3.0
+
+
+def detection_snr(
+    peak_dF: AnyArray | float, baseline: AnyArray | float, gain: float, read_e: float
+) -> FloatArray:
+    """Signal of a transient over the noise of its baseline: peak gain / sqrt(max(baseline, 0) gain + read^2).
+
+    The variance of the baseline is that of its photo-electrons plus that of the read-out (J. R. Janesick, Photon
+    Transfer, SPIE Press 2007, chapter 5).
+
+    Parameters
+    ----------
+    peak_dF, baseline
+        [photons]; negative baselines count as 0.
+    gain
+        Electrons per photon.
+    read_e
+        Read noise [electrons].
+
+    Returns
+    -------
+    numpy.ndarray
+        float64, broadcast; without any noise infinite for a signal above 0, and 0 for none.
+    """
+    signal, level = np.broadcast_arrays(
+        np.asarray(peak_dF, np.float64) * gain, np.maximum(np.asarray(baseline, np.float64), 0.0) * gain
+    )
+    noise = np.sqrt(level + read_e * read_e)
+    quiet = noise == 0
+    ratio = signal / np.where(quiet, 1.0, noise)
+    return np.asarray(np.where(quiet, np.where(signal > 0, np.inf, 0.0), ratio))
+
+
+def _freeze(array: AnyArray) -> AnyArray:
+    """A read-only view: what is frozen stays so, and the caller's own array stays as it is."""
+    view = np.asarray(array).view()
+    view.flags.writeable = False
+    return view
+
+
+def _check(where: str, name: str, value: AnyArray, shape: tuple[int | None, ...]) -> None:
+    """Raise unless ``value`` has that shape; None stands for any length."""
+    found = np.shape(value)
+    if len(found) != len(shape) or any(want not in (None, n) for n, want in zip(found, shape, strict=True)):
+        wanted = ", ".join("any" if n is None else str(n) for n in shape)
+        raise InvalidMovieError(f"{where}: {name} has shape {found}, must be ({wanted})")
+
+
+@dataclass(frozen=True, eq=False)
+class MoleculeTruth:
+    """Single molecules that move.
+
+    Attributes
+    ----------
+    positions_um
+        (molecule, time, 2): y and x of each, mean of the exposure [um from the first corner of the field of view; the
+        centre of pixel i is at (i + 0.5) pixel_size_um]. Those outside of it are there too.
+    photons
+        (molecule, time): expected photons of each in the whole of its spot; 0 where it is dark.
+    sigma_um
+        Width of the spot at rest [um].
+    diffusion_um2_per_s
+        D [um^2/s].
+
+    Raises
+    ------
+    InvalidMovieError
+        When shapes do not agree.
+    """
+
+    positions_um: AnyArray
+    photons: AnyArray
+    sigma_um: float
+    diffusion_um2_per_s: float
+
+    def __post_init__(self) -> None:
+        _check("MoleculeTruth", "photons", self.photons, (None, None))
+        _check("MoleculeTruth", "positions_um", self.positions_um, (*np.shape(self.photons), 2))
+        object.__setattr__(self, "positions_um", _freeze(self.positions_um))
+        object.__setattr__(self, "photons", _freeze(self.photons))
+
+
+#: Arrays of the truth by name: their axes ("u" unit, "t" time, "h", "w" of the field of view, "k" any, or a length).
+AXES: Mapping[str, tuple[str | int, ...]] = {
+    "observed_sigma_px": ("u",),
+    "observed_gain": ("u",),
+    "C": ("u", "t"),
+    "S": ("u", "t"),
+    "centers_um": ("u", 3),
+    "amplitude_per_cell": ("u",),
+    "in_focus": ("u",),
+    "detectable": ("u",),
+    "snr": ("u",),
+    "shifts": ("t", 2),
+    "illumination": ("h", "w"),
+    "vignette": ("h", "w"),
+    "leakage": ("h", "w"),
+    "bleaching": ("u", "t"),
+    "neuropil_temporal": ("k", "t"),
+    "neuropil_spatial": ("k", "h", "w"),
+    "neuropil_population": ("t",),
+    "vessel_mask": ("h", "w"),
+    "vessel_overlap": ("u",),
+}
+
+
+@dataclass(frozen=True, eq=False)
+class GroundTruth:
+    """All that is known of a recording; what its spec has no step for is None.
+
+    A unit's expected light in a frame, before motion and what follows, is A_observed * C * bleaching. Images are those
+    at the reference, where the shift is (0, 0). Cells that lie wholly outside of the field of view there are left out.
+
+    Attributes
+    ----------
+    planted
+        The sharp footprints, in canvas coordinates.
+    observed_sigma_px, observed_gain
+        (unit,): the blur of each [pixels], and the part of its light that is left.
+    C
+        (unit, time): photons a pixel and frame at weight 1 of the sharp footprint, before bleaching.
+    S
+        (unit, time): numbers of spikes.
+    centers_um
+        (unit, 3): depth below the surface, then y and x from the centre of the field of view [um].
+    amplitude_per_cell
+        (unit,): C at rest.
+    in_focus, detectable
+        (unit,) of bool: within the depth of field; that, and ``snr`` of at least 3.
+    snr
+        (unit,): :func:`detection_snr` of the largest transient, dimmed by optics, illumination, vignette and vessels at
+        the cell's place, over the resting light there; NaN where it is not known (recordings of minisim).
+    n_frames
+        Length of the movie.
+    shifts
+        (time, 2): rows and columns by which the tissue is moved in each frame [pixels].
+    illumination, vignette, leakage
+        (height, width): two factors, and photons a frame.
+    bleaching
+        (unit, time): factors.
+    neuropil_temporal, neuropil_spatial, neuropil_population
+        (component, time), (component, height, width), (time,): the light is the sum of the products of the first two;
+        the third is the cells' mean activity that the first contains.
+    vessel_mask, vessel_overlap
+        (height, width) of bool, and (unit,): the part of each sharp footprint that lies under vessels.
+    focal_depth_um
+        Depth in focus [um].
+    molecules
+        Single molecules.
+
+    Raises
+    ------
+    InvalidMovieError
+        When a shape does not fit.
+    """
+
+    planted: Footprints
+    observed_sigma_px: AnyArray
+    observed_gain: AnyArray
+    C: AnyArray
+    S: AnyArray
+    centers_um: AnyArray
+    amplitude_per_cell: AnyArray
+    in_focus: AnyArray
+    detectable: AnyArray
+    snr: AnyArray
+    n_frames: int
+    shifts: AnyArray | None = None
+    illumination: AnyArray | None = None
+    vignette: AnyArray | None = None
+    leakage: AnyArray | None = None
+    bleaching: AnyArray | None = None
+    neuropil_temporal: AnyArray | None = None
+    neuropil_spatial: AnyArray | None = None
+    neuropil_population: AnyArray | None = None
+    vessel_mask: AnyArray | None = None
+    vessel_overlap: AnyArray | None = None
+    focal_depth_um: float | None = None
+    molecules: MoleculeTruth | None = None
+
+    def __post_init__(self) -> None:
+        height, width = self.planted.fov_shape
+        sizes: dict[str | int, int | None] = {
+            "u": len(self.planted),
+            "t": self.n_frames,
+            "h": height,
+            "w": width,
+            "k": None,
+            2: 2,
+            3: 3,
+        }
+        for name, axes in AXES.items():
+            value = getattr(self, name)
+            if value is not None:
+                _check("GroundTruth", name, value, tuple(sizes[axis] for axis in axes))
+                object.__setattr__(self, name, _freeze(value))
+        if self.molecules is not None and self.molecules.photons.shape[1] != self.n_frames:
+            raise InvalidMovieError(
+                f"GroundTruth: molecules have {self.molecules.photons.shape[1]} frames, the movie has {self.n_frames}"
+            )
+
+    @property
+    def n_units(self) -> int:
+        """How many cells there are."""
+        return len(self.planted)
+
+    @property
+    def depth_um(self) -> AnyArray:
+        """(unit,): below the surface [um]."""
+        return np.asarray(self.centers_um[:, 0])
+
+    @cached_property
+    def A_planted(self) -> AnyArray:
+        """The sharp footprints in the field of view: float32 (unit, height, width)."""
+        return _freeze(self.planted.dense(self.planted.patches()))
+
+    @cached_property
+    def A_observed(self) -> AnyArray:
+        """The footprints as they are seen, blurred and dimmed: float32 (unit, height, width)."""
+        planted = self.planted
+        seen = blurred(planted.patches(), self.observed_sigma_px, self.observed_gain, planted.canvas_shape)
+        return _freeze(planted.dense(seen))
+
+    def subset(self, mask: AnyArray) -> Self:
+        """The truth with those units for which ``mask`` (unit,) is True, all else unchanged."""
+        mask = np.asarray(mask, np.bool_)
+        _check("GroundTruth.subset", "mask", mask, (self.n_units,))
+        chosen: dict[str, Any] = {"planted": self.planted.subset(mask)}
+        for name, axes in AXES.items():
+            value = getattr(self, name)
+            if axes[0] == "u" and value is not None:
+                chosen[name] = value[mask]
+        return replace(self, **chosen)
+
+    def detectable_subset(self) -> Self:
+        """The truth with the detectable units: those that an analysis can be expected to find."""
+        return self.subset(self.detectable)
+
+    def arrays(self) -> dict[str, AnyArray]:
+        """All arrays by name, without those that are None."""
+        present = {field.name for field in fields(self)} & set(AXES)
+        return {name: getattr(self, name) for name in AXES if name in present and getattr(self, name) is not None}

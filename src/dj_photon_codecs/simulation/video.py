@@ -1,0 +1,113 @@
+"""Videos to look at, written frame by frame with PyAV, which brings its own FFmpeg."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Iterable
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from .._typing import AnyArray
+from ..errors import ConfigurationError
+from .pipeline import build_scene, expose_frame, exposed_blocks
+from .spec import Spec
+
+_SUFFIXES = (".mp4", ".mkv", ".avi", ".mov")
+#: Frames that are looked at for the white level.
+_LOOKS = 16
+
+
+def simulate_video(
+    spec: Spec,
+    path: str | os.PathLike[str],
+    fps: float | None = None,
+    vmin: float = 0,
+    vmax: float | None = None,
+    progress: bool = True,
+) -> Path:
+    """The video of a spec's recording, simulated as it is written: the movie is never in memory.
+
+    Parameters
+    ----------
+    spec
+        What to simulate.
+    path, fps, vmin, vmax, progress
+        As in :meth:`Recording.write_video`, and the same video comes out.
+
+    Raises
+    ------
+    ConfigurationError
+        For an unknown suffix, or limits or rates out of range.
+    """
+    scene = build_scene(spec)
+    shape = (spec.acquisition.n_frames, *scene.fov_shape)
+
+    def frame(index: int) -> AnyArray:
+        return expose_frame(scene.render(index, index + 1)[0][0], spec, index)
+
+    blocks = (counts for _, counts, _ in exposed_blocks(scene, spec))
+    rate = spec.acquisition.fps if fps is None else fps
+    return write_blocks(path, blocks, frame, shape, rate, vmin, vmax, progress)
+
+
+def white_level(frame: Callable[[int], AnyArray], frames: int) -> float:
+    """The 99.9th percentile of up to 16 frames, spread over the movie."""
+    looks = sorted({round(index * (frames - 1) / (_LOOKS - 1)) for index in range(_LOOKS)})
+    return float(np.percentile(np.stack([frame(index) for index in looks]), 99.9))
+
+
+def write_blocks(
+    path: str | os.PathLike[str],
+    blocks: Iterable[AnyArray],
+    frame: Callable[[int], AnyArray],
+    shape: tuple[int, ...],
+    fps: float,
+    vmin: float,
+    vmax: float | None,
+    progress: bool,
+) -> Path:
+    """Encode blocks of frames (time, height, width), scaled from [vmin, vmax] to black and white.
+
+    Parameters
+    ----------
+    path
+        Where to.
+    blocks
+        The movie, in order.
+    frame
+        Gives any one of its frames, for the white level.
+    shape
+        (time, height, width) of all of it.
+    fps, vmin, vmax, progress
+        As in :meth:`Recording.write_video`.
+    """
+    import av  # only who writes videos needs it
+
+    path = Path(path)
+    if path.suffix.lower() not in _SUFFIXES:
+        raise ConfigurationError(f"write_video: {path.name!r} has no suffix of {', '.join(_SUFFIXES)}")
+    if not (math.isfinite(fps) and fps > 0):
+        raise ConfigurationError(f"write_video: fps is {fps!r}, must be above 0")
+    white = max(white_level(frame, shape[0]), vmin + 1) if vmax is None else vmax
+    if not white > vmin:
+        raise ConfigurationError(f"write_video: vmax is {white!r}, must be above vmin={vmin!r}")
+    height, width = shape[1] + shape[1] % 2, shape[2] + shape[2] % 2  # 4:2:0 colour needs even sides
+    with av.open(str(path), "w") as container, tqdm(total=shape[0], unit="frame", disable=not progress) as bar:
+        codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
+        stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000))
+        stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+        if codec == "libx264":
+            stream.options = {"crf": "18"}
+        for block in blocks:
+            for counts in block:
+                grey = (counts.astype(np.float64) - vmin) * (255 / (white - vmin))
+                image = np.clip(np.rint(grey), 0, 255).astype(np.uint8)
+                image = np.pad(image, ((0, height - shape[1]), (0, width - shape[2])), mode="edge")
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(image, format="gray")))
+                bar.update()
+        container.mux(stream.encode())
+    return path
