@@ -2,9 +2,9 @@
 
 IEEE 754 fixes the result of +, -, *, / and sqrt to the last bit, but not that of exp, log and their kin, which differ
 in the last place between mathematical libraries and between the SIMD variants that numpy chooses at run time. So does
-the order in which ``numpy.sum`` and a BLAS add. A simulation that promises one recording for one seed therefore uses the
-functions below: polynomials of the exact operations, elementwise, in a fixed order. They are accurate to a few units
-in the last place; the tests hold them against ``math``.
+the order in which ``numpy.sum`` and a BLAS add. A simulation that promises one recording for one seed therefore uses
+the functions below: polynomials of the exact operations, elementwise, in a fixed order. They are accurate to a few
+units in the last place; the tests hold them against ``math``.
 """
 
 from __future__ import annotations

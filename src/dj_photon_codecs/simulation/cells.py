@@ -87,7 +87,9 @@ def cell_activity(scene: Scene, step: CellActivity) -> Scene:
     at its end.
     """
     n, frames, dt = scene.n_cells, scene.acquisition.n_frames, 1 / scene.acquisition.fps
-    amplitude = step.baseline_photons * lognormal(Stream(scene.seed, step.kind, "amplitude").normal(n), step.brightness_cv)
+    amplitude = step.baseline_photons * lognormal(
+        Stream(scene.seed, step.kind, "amplitude").normal(n), step.brightness_cv
+    )
     S = _spikes(scene, step, n, frames, dt)
     slow, fast = decay(dt, step.tau_decay_s), decay(dt, step.tau_rise_s)
     slow_half, fast_half = decay(dt / 2, step.tau_decay_s), decay(dt / 2, step.tau_rise_s)

@@ -197,7 +197,7 @@ class Stream:
 
 
 def log_factorial(k: FloatArray) -> FloatArray:
-    """ln k! of whole numbers >= 0: a table below 10, then Stirling's series."""
+    """Ln k! of whole numbers >= 0: a table below 10, then Stirling's series."""
     x = np.maximum(k, 9.0) + 1.0
     y = 1.0 / (x * x)
     series = (1.0 / 12.0 - y * (1.0 / 360.0 - y * (1.0 / 1260.0 - y * (1.0 / 1680.0)))) / x
@@ -233,5 +233,3 @@ def _ratio(coefficients: tuple[tuple[float, ...], tuple[float, ...]], x: FloatAr
         top = top * x + above
         bottom = bottom * x + below
     return np.asarray(top / bottom)
-
-

@@ -15,6 +15,13 @@ from .arithmetic import blur_patch
 Patch = tuple[int, int, FloatArray]
 
 
+def frozen(array: AnyArray) -> AnyArray:
+    """A read-only view: what is frozen stays so, and the caller's own array stays as it is."""
+    view = np.asarray(array).view()
+    view.flags.writeable = False
+    return view
+
+
 @dataclass(frozen=True, eq=False)
 class Footprints:
     """The sharp footprints of all units, in canvas coordinates.
@@ -47,8 +54,8 @@ class Footprints:
         n = len(self.offsets)
         if np.shape(self.offsets) != (n, 2) or np.shape(self.shapes) != (n, 2) or np.any(self.shapes < 0):
             raise InvalidMovieError(
-                f"footprints: offsets have shape {np.shape(self.offsets)} and shapes {np.shape(self.shapes)}, both must "
-                "be (unit, 2), with shapes of at least 0"
+                f"footprints: offsets have shape {np.shape(self.offsets)} and shapes {np.shape(self.shapes)}, both "
+                "must be (unit, 2), with shapes of at least 0"
             )
         if self.data.shape != (int(self._sizes().sum()),):
             raise InvalidMovieError(
@@ -60,12 +67,16 @@ class Footprints:
                     f"footprints: a field of view of {self.fov_shape} at {self.fov_offset} is not within a canvas of "
                     f"{self.canvas_shape} pixels"
                 )
-        for array in (self.data, self.offsets, self.shapes):
-            array.flags.writeable = False
+        for name in ("data", "offsets", "shapes"):
+            object.__setattr__(self, name, frozen(getattr(self, name)))
 
     @classmethod
     def of(
-        cls, patches: Sequence[Patch], canvas_shape: tuple[int, int], fov_offset: tuple[int, int], fov_shape: tuple[int, int]
+        cls,
+        patches: Sequence[Patch],
+        canvas_shape: tuple[int, int],
+        fov_offset: tuple[int, int],
+        fov_shape: tuple[int, int],
     ) -> Footprints:
         """From one image and place per unit."""
         empty: list[FloatArray] = [np.zeros(0)]
@@ -79,7 +90,7 @@ class Footprints:
         )
 
     def _sizes(self) -> AnyArray:
-        return np.asarray(self.shapes, np.int64).prod(axis=1)
+        return np.asarray(np.asarray(self.shapes, np.int64).prod(axis=1))
 
     def __len__(self) -> int:
         return len(self.offsets)
@@ -96,8 +107,7 @@ class Footprints:
     def subset(self, mask: AnyArray) -> Footprints:
         """Those of the units for which ``mask`` is True."""
         kept = [patch for patch, keep in zip(self.patches(), mask, strict=True) if keep]
-        chosen = Footprints.of(kept, self.canvas_shape, self.fov_offset, self.fov_shape)
-        return chosen
+        return Footprints.of(kept, self.canvas_shape, self.fov_offset, self.fov_shape)
 
     def in_view(self) -> AnyArray:
         """Which units have any weight within the field of view at the reference: (unit,) of bool."""

@@ -49,10 +49,7 @@ def cell_optics(scene: Scene, step: CellOptics) -> Scene:
     else:
         depth_of_field = step.depth_of_field_um
     passed = exp(-(2.0 if two_photon else 1.0) * depth / step.scatter_length_um)
-    if step.focal_depth_um == "auto":
-        focal_depth = best_focus(depth, passed, depth_of_field)
-    else:
-        focal_depth = step.focal_depth_um
+    focal_depth = best_focus(depth, passed, depth_of_field) if step.focal_depth_um == "auto" else step.focal_depth_um
     h = depth - focal_depth
     diffraction_um = SPOT_WIDTH * emission_um / aperture
     if two_photon:  # the square of the intensity is narrower by the root of 2

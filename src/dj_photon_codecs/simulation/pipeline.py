@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from .._typing import AnyArray
+from .._typing import AnyArray, FloatArray
 from ..errors import ConfigurationError
 from .cells import bleaching, cell_activity, place_neurons
 from .draws import Stream
@@ -60,7 +60,9 @@ def build_scene(spec: Spec) -> Scene:
     return scene
 
 
-def exposed_blocks(scene: Scene, spec: Spec, keep: tuple[str, ...] = ()) -> Iterator[tuple[int, AnyArray, dict[str, Any]]]:
+def exposed_blocks(
+    scene: Scene, spec: Spec, keep: tuple[str, ...] = ()
+) -> Iterator[tuple[int, AnyArray, dict[str, FloatArray]]]:
     """The movie in blocks: number of the first frame, counts (time, height, width), kept stages by name.
 
     However long the blocks are, the counts are the same: each frame has random numbers of its own.
@@ -199,9 +201,7 @@ def cell_snr(scene: Scene, spec: Spec, planted: Footprints, sigma: AnyArray, gai
             peak[unit], baseline[unit] = transient[unit] * seen[brightest], rest[window][brightest]
     sensor = spec.sensor
     noise_factor = sensor.excess_noise_factor
-    return detection_snr(
-        peak, baseline, sensor.quantum_efficiency / noise_factor, sensor.read_noise_e / noise_factor
-    )
+    return detection_snr(peak, baseline, sensor.quantum_efficiency / noise_factor, sensor.read_noise_e / noise_factor)
 
 
 def _vessel_overlap(planted: Footprints, vessels: AnyArray) -> AnyArray:

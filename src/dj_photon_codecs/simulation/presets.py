@@ -30,9 +30,7 @@ def one_photon_miniscope(seed: int = 0, height_px: int = 192, width_px: int = 19
     """
     return Spec(
         seed=seed,
-        acquisition=Acquisition(
-            height_px=height_px, width_px=width_px, pixel_size_um=1.5, fps=20.0, n_frames=n_frames
-        ),
+        acquisition=Acquisition(height_px=height_px, width_px=width_px, pixel_size_um=1.5, fps=20.0, n_frames=n_frames),
         steps=(
             PlaceNeurons(density_per_mm3=30_000, soma_radius_um=6.0, irregularity=0.25, depth_max_um=180.0),
             CellActivity(baseline_photons=60.0, dff_per_spike=0.8, tau_rise_s=0.07, tau_decay_s=0.6),
@@ -67,20 +65,18 @@ def two_photon_raster(seed: int = 0, height_px: int = 192, width_px: int = 192, 
     """
     return Spec(
         seed=seed,
-        acquisition=Acquisition(
-            height_px=height_px, width_px=width_px, pixel_size_um=1.0, fps=30.0, n_frames=n_frames
-        ),
+        acquisition=Acquisition(height_px=height_px, width_px=width_px, pixel_size_um=1.0, fps=30.0, n_frames=n_frames),
         steps=(
             PlaceNeurons(
                 density_per_mm3=80_000,
                 soma_radius_um=6.5,
-                irregularity=0.2,
+                irregularity=0.12,
                 nucleus_fraction=0.55,
                 depth_min_um=130.0,
                 depth_max_um=190.0,
                 min_distance_um=13.0,
             ),
-            CellActivity(baseline_photons=60.0, brightness_cv=0.4, dff_per_spike=0.35, tau_decay_s=0.7),
+            CellActivity(baseline_photons=200.0, brightness_cv=0.4, dff_per_spike=0.5, tau_decay_s=0.7),
             Bleaching(tau_s=900.0),
             CellOptics(
                 excitation="two_photon",
@@ -90,7 +86,7 @@ def two_photon_raster(seed: int = 0, height_px: int = 192, width_px: int = 192, 
                 focal_depth_um=160.0,
             ),
             Composite(background_photons=0.2),
-            Neuropil(photons=1.2, spatial_sigma_um=6.0, contrast=0.5, temporal_tau_s=3.0),
+            Neuropil(photons=3.0, spatial_sigma_um=6.0, contrast=0.5, temporal_tau_s=3.0),
             Vasculature(n_vessels=2, width_um=16.0, absorption=0.85, blur_um=1.5),
             BrainMotion(max_shift_um=6.0, amplitude_um=1.5, frequency_hz=4.0),
             IlluminationProfile(edge=0.8),
@@ -116,18 +112,17 @@ def photon_counting(seed: int = 0, height_px: int = 192, width_px: int = 192, n_
     """
     return Spec(
         seed=seed,
-        acquisition=Acquisition(
-            height_px=height_px, width_px=width_px, pixel_size_um=1.0, fps=30.0, n_frames=n_frames
-        ),
+        acquisition=Acquisition(height_px=height_px, width_px=width_px, pixel_size_um=1.0, fps=30.0, n_frames=n_frames),
         steps=(
             PlaceNeurons(
                 density_per_mm3=80_000,
+                irregularity=0.12,
                 nucleus_fraction=0.55,
                 depth_min_um=130.0,
                 depth_max_um=190.0,
                 min_distance_um=13.0,
             ),
-            CellActivity(baseline_photons=14.0, dff_per_spike=0.5, tau_decay_s=0.7),
+            CellActivity(baseline_photons=50.0, dff_per_spike=0.5, tau_decay_s=0.7),
             CellOptics(
                 excitation="two_photon",
                 numerical_aperture=0.8,
@@ -136,7 +131,7 @@ def photon_counting(seed: int = 0, height_px: int = 192, width_px: int = 192, n_
                 focal_depth_um=160.0,
             ),
             Composite(background_photons=0.05),
-            Neuropil(photons=0.25, spatial_sigma_um=6.0, contrast=0.5, temporal_tau_s=3.0),
+            Neuropil(photons=0.4, spatial_sigma_um=6.0, contrast=0.5, temporal_tau_s=3.0),
             BrainMotion(max_shift_um=4.0, amplitude_um=1.0),
             Sensor(quantum_efficiency=0.4, bit_depth=8),
         ),

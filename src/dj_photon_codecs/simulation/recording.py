@@ -9,12 +9,11 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import numpy as np
-
 from .._typing import AnyArray
 from ..calibration import Calibration
 from ..errors import InvalidMovieError, PhotonCodecError
 from ..movies import PhotonMovie
+from .footprints import frozen
 from .sensor import true_calibration
 from .spec import Spec
 from .truth import GroundTruth
@@ -62,15 +61,12 @@ class Recording:
         expected = (truth.n_frames, *truth.planted.fov_shape)
         if self.observed.shape != expected or self.observed.dtype.kind != "u":
             raise InvalidMovieError(
-                f"Recording: observed has shape {self.observed.shape} and dtype {self.observed.dtype}, must be unsigned "
-                f"integers of shape {expected}, as the ground truth has it"
+                f"Recording: observed has shape {self.observed.shape} and dtype {self.observed.dtype}, must be "
+                f"unsigned integers of shape {expected}, as the ground truth has it"
             )
-        views = {}
-        for name, array in {"observed": self.observed, **self.snapshots}.items():
-            views[name] = array.view()
-            views[name].flags.writeable = False
-        object.__setattr__(self, "observed", views.pop("observed"))
-        object.__setattr__(self, "snapshots", MappingProxyType(views))
+        object.__setattr__(self, "observed", frozen(self.observed))
+        snapshots = {name: frozen(array) for name, array in self.snapshots.items()}
+        object.__setattr__(self, "snapshots", MappingProxyType(snapshots))
         if self.calibration is None:
             if not isinstance(self.spec, Spec):
                 raise InvalidMovieError("Recording: a spec that is a mapping needs a calibration beside it")

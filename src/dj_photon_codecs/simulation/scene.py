@@ -1,7 +1,7 @@
 """What the steps work on: the tissue as known so far, and how to render any frames of it.
 
-A scene holds no movie. Each step that acts on light adds a :class:`Layer`; rendering frames 100 to 116 runs those frames
-through the layers. So a movie of any length is simulated in blocks, and the blocks are the movie, byte for byte.
+A scene holds no movie. Each step that acts on light adds a :class:`Layer`; rendering frames 100 to 116 runs those
+frames through the layers. So a movie of any length is simulated in blocks, and the blocks are the movie, byte for byte.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What to simulate: a typed, validated, hashable description that goes to JSON and back.
 
-A :class:`Spec` alone determines a recording, to the last byte. Everything in it is frozen, and unknown keys are refused,
-so that a misspelt option is an error instead of a default.
+A :class:`Spec` alone determines a recording, to the last byte. Everything in it is frozen, and unknown keys are
+refused, so that a misspelt option is an error instead of a default.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from .._typing import Json
 from ..errors import ConfigurationError
 from .steps import (
+    Bleaching,
     BrainMotion,
     CellActivity,
-    Bleaching,
     CellOptics,
     Composite,
     IlluminationProfile,
@@ -92,11 +92,11 @@ class Acquisition(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    height_px: int = Field(128, ge=4, le=8192)
-    width_px: int = Field(128, ge=4, le=8192)
-    pixel_size_um: float = Field(1.0, gt=0)
-    fps: float = Field(20.0, gt=0)
-    n_frames: int = Field(100, ge=1)
+    height_px: int = Field(default=128, ge=4, le=8192)
+    width_px: int = Field(default=128, ge=4, le=8192)
+    pixel_size_um: float = Field(default=1.0, gt=0)
+    fps: float = Field(default=20.0, gt=0)
+    n_frames: int = Field(default=100, ge=1)
 
 
 class Output(BaseModel):
@@ -134,7 +134,7 @@ class Spec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
-    seed: int = Field(0, ge=0, lt=2**63)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     acquisition: Acquisition = Acquisition()
     steps: tuple[AnyStep, ...]
     output: Output = Output()

@@ -36,13 +36,13 @@ class PlaceNeurons(Step):
     """
 
     kind: Literal["place_neurons"] = "place_neurons"
-    density_per_mm3: float = Field(50_000.0, ge=0)
-    soma_radius_um: float = Field(6.0, gt=0)
-    irregularity: float = Field(0.2, ge=0, le=0.5)
-    nucleus_fraction: float = Field(0.0, ge=0, lt=1)
-    depth_min_um: float = Field(0.0, ge=0)
-    depth_max_um: float = Field(150.0, ge=0)
-    min_distance_um: float = Field(0.0, ge=0)
+    density_per_mm3: float = Field(default=50_000.0, ge=0)
+    soma_radius_um: float = Field(default=6.0, gt=0)
+    irregularity: float = Field(default=0.2, ge=0, le=0.5)
+    nucleus_fraction: float = Field(default=0.0, ge=0, lt=1)
+    depth_min_um: float = Field(default=0.0, ge=0)
+    depth_max_um: float = Field(default=150.0, ge=0)
+    min_distance_um: float = Field(default=0.0, ge=0)
 
     @model_validator(mode="after")
     def _slab(self) -> Self:
@@ -71,15 +71,15 @@ class CellActivity(Step):
     """
 
     kind: Literal["cell_activity"] = "cell_activity"
-    baseline_photons: float = Field(20.0, ge=0)
-    brightness_cv: float = Field(0.3, ge=0)
-    dff_per_spike: float = Field(0.3, ge=0)
-    tau_rise_s: float = Field(0.05, ge=0)
-    tau_decay_s: float = Field(0.5, gt=0)
-    rate_quiet_hz: float = Field(0.1, ge=0)
-    rate_active_hz: float = Field(8.0, ge=0)
-    quiet_s: float = Field(4.0, gt=0)
-    active_s: float = Field(0.5, gt=0)
+    baseline_photons: float = Field(default=20.0, ge=0)
+    brightness_cv: float = Field(default=0.3, ge=0)
+    dff_per_spike: float = Field(default=0.3, ge=0)
+    tau_rise_s: float = Field(default=0.05, ge=0)
+    tau_decay_s: float = Field(default=0.5, gt=0)
+    rate_quiet_hz: float = Field(default=0.1, ge=0)
+    rate_active_hz: float = Field(default=8.0, ge=0)
+    quiet_s: float = Field(default=4.0, gt=0)
+    active_s: float = Field(default=0.5, gt=0)
 
     @model_validator(mode="after")
     def _kinetics(self) -> Self:
@@ -102,9 +102,9 @@ class Bleaching(Step):
     """
 
     kind: Literal["bleaching"] = "bleaching"
-    tau_s: float = Field(600.0, gt=0)
-    remaining: float = Field(0.3, ge=0, le=1)
-    tau_cv: float = Field(0.2, ge=0)
+    tau_s: float = Field(default=600.0, gt=0)
+    remaining: float = Field(default=0.3, ge=0, le=1)
+    tau_cv: float = Field(default=0.2, ge=0)
 
 
 class CellOptics(Step):
@@ -129,11 +129,11 @@ class CellOptics(Step):
 
     kind: Literal["cell_optics"] = "cell_optics"
     excitation: Literal["one_photon", "two_photon"] = "one_photon"
-    numerical_aperture: float = Field(0.45, gt=0)
-    emission_nm: float = Field(525.0, gt=0)
-    refractive_index: float = Field(1.33, ge=1)
-    scatter_length_um: float = Field(100.0, gt=0)
-    scatter_blur_per_um: float = Field(0.03, ge=0)
+    numerical_aperture: float = Field(default=0.45, gt=0)
+    emission_nm: float = Field(default=525.0, gt=0)
+    refractive_index: float = Field(default=1.33, ge=1)
+    scatter_length_um: float = Field(default=100.0, gt=0)
+    scatter_blur_per_um: float = Field(default=0.03, ge=0)
     focal_depth_um: float | Literal["auto"] = "auto"
     depth_of_field_um: float | Literal["auto"] = "auto"
 
@@ -176,16 +176,16 @@ class Molecules(Step):
     """
 
     kind: Literal["molecules"] = "molecules"
-    density_per_um2: float = Field(0.3, ge=0)
-    diffusion_um2_per_s: float = Field(0.1, ge=0)
-    photons_per_frame: float = Field(500.0, ge=0)
-    brightness_cv: float = Field(0.1, ge=0)
-    on_s: float = Field(0.5, gt=0)
-    off_s: float = Field(0.2, ge=0)
-    bleaching_s: float | None = Field(None, gt=0)
-    emission_nm: float = Field(580.0, gt=0)
-    numerical_aperture: float = Field(1.45, gt=0)
-    substeps: int = Field(4, ge=1, le=64)
+    density_per_um2: float = Field(default=0.3, ge=0)
+    diffusion_um2_per_s: float = Field(default=0.1, ge=0)
+    photons_per_frame: float = Field(default=500.0, ge=0)
+    brightness_cv: float = Field(default=0.1, ge=0)
+    on_s: float = Field(default=0.5, gt=0)
+    off_s: float = Field(default=0.2, ge=0)
+    bleaching_s: float | None = Field(default=None, gt=0)
+    emission_nm: float = Field(default=580.0, gt=0)
+    numerical_aperture: float = Field(default=1.45, gt=0)
+    substeps: int = Field(default=4, ge=1, le=64)
 
 
 class Composite(Step):
@@ -198,7 +198,7 @@ class Composite(Step):
     """
 
     kind: Literal["composite"] = "composite"
-    background_photons: float = Field(0.0, ge=0)
+    background_photons: float = Field(default=0.0, ge=0)
 
 
 class Neuropil(Step):
@@ -219,14 +219,14 @@ class Neuropil(Step):
     """
 
     kind: Literal["neuropil"] = "neuropil"
-    photons: float = Field(10.0, ge=0)
-    n_components: int = Field(3, ge=1, le=64)
-    spatial_sigma_um: float = Field(40.0, gt=0)
-    contrast: float = Field(0.3, ge=0)
-    temporal_tau_s: float = Field(10.0, gt=0)
-    fluctuation: float = Field(0.1, ge=0)
-    population_coupling: float = Field(0.5, ge=0, le=1)
-    population_tau_s: float = Field(1.5, ge=0)
+    photons: float = Field(default=10.0, ge=0)
+    n_components: int = Field(default=3, ge=1, le=64)
+    spatial_sigma_um: float = Field(default=40.0, gt=0)
+    contrast: float = Field(default=0.3, ge=0)
+    temporal_tau_s: float = Field(default=10.0, gt=0)
+    fluctuation: float = Field(default=0.1, ge=0)
+    population_coupling: float = Field(default=0.5, ge=0, le=1)
+    population_tau_s: float = Field(default=1.5, ge=0)
 
 
 class Vasculature(Step):
@@ -247,11 +247,11 @@ class Vasculature(Step):
     """
 
     kind: Literal["vasculature"] = "vasculature"
-    n_vessels: int = Field(4, ge=0, le=1000)
-    width_um: float = Field(15.0, gt=0)
-    absorption: float = Field(0.6, ge=0, le=1)
-    tortuosity: float = Field(0.05, ge=0)
-    blur_um: float = Field(2.0, ge=0)
+    n_vessels: int = Field(default=4, ge=0, le=1000)
+    width_um: float = Field(default=15.0, gt=0)
+    absorption: float = Field(default=0.6, ge=0, le=1)
+    tortuosity: float = Field(default=0.05, ge=0)
+    blur_um: float = Field(default=2.0, ge=0)
 
 
 class BrainMotion(Step):
@@ -274,12 +274,12 @@ class BrainMotion(Step):
     """
 
     kind: Literal["brain_motion"] = "brain_motion"
-    max_shift_um: float = Field(8.0, ge=0)
-    amplitude_um: float = Field(2.0, ge=0)
-    frequency_hz: float = Field(3.0, gt=0)
-    damping_ratio: float = Field(0.5, gt=0)
-    locomotion_fraction: float = Field(0.25, ge=0, le=1)
-    bout_s: float = Field(2.0, gt=0)
+    max_shift_um: float = Field(default=8.0, ge=0)
+    amplitude_um: float = Field(default=2.0, ge=0)
+    frequency_hz: float = Field(default=3.0, gt=0)
+    damping_ratio: float = Field(default=0.5, gt=0)
+    locomotion_fraction: float = Field(default=0.25, ge=0, le=1)
+    bout_s: float = Field(default=2.0, gt=0)
     subpixel: bool = True
     trajectory_px: tuple[tuple[float, float], ...] | None = None
 
@@ -287,8 +287,8 @@ class BrainMotion(Step):
 class _Falloff(Step):
     """A radial fall from the centre to the farthest corner of the field of view."""
 
-    edge: float = Field(0.6, ge=0, le=1)
-    exponent: float = Field(2.0, gt=0)
+    edge: float = Field(default=0.6, ge=0, le=1)
+    exponent: float = Field(default=2.0, gt=0)
     center_offset_y_px: float = 0.0
     center_offset_x_px: float = 0.0
 
@@ -329,9 +329,9 @@ class Leakage(Step):
     """
 
     kind: Literal["leakage"] = "leakage"
-    photons: float = Field(1.0, ge=0)
+    photons: float = Field(default=1.0, ge=0)
     profile: Literal["flat", "gaussian"] = "gaussian"
-    sigma_fraction: float = Field(0.6, gt=0)
+    sigma_fraction: float = Field(default=0.6, gt=0)
 
 
 class Sensor(Step):
@@ -356,10 +356,10 @@ class Sensor(Step):
     """
 
     kind: Literal["sensor"] = "sensor"
-    quantum_efficiency: float = Field(0.8, gt=0, le=1)
-    conversion_gain_adu: float = Field(1.0, gt=0)
-    read_noise_e: float = Field(0.0, ge=0)
-    excess_noise_factor: float = Field(1.0, ge=1, le=2)
-    pedestal_adu: float = Field(0.0, ge=0)
-    full_well_e: float | None = Field(None, gt=0)
-    bit_depth: int = Field(16, ge=1, le=16)
+    quantum_efficiency: float = Field(default=0.8, gt=0, le=1)
+    conversion_gain_adu: float = Field(default=1.0, gt=0)
+    read_noise_e: float = Field(default=0.0, ge=0)
+    excess_noise_factor: float = Field(default=1.0, ge=1, le=2)
+    pedestal_adu: float = Field(default=0.0, ge=0)
+    full_well_e: float | None = Field(default=None, gt=0)
+    bit_depth: int = Field(default=16, ge=1, le=16)

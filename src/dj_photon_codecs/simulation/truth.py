@@ -11,15 +11,13 @@ import numpy as np
 
 from .._typing import AnyArray, FloatArray
 from ..errors import InvalidMovieError
-from .footprints import Footprints, blurred
+from .footprints import Footprints, blurred, frozen
 
 #: The least signal to noise of a cell's brightest moment, in one pixel and frame, for it to count as detectable.
 DETECTABLE_SNR = 3.0
 
 
-def detection_snr(
-    peak_dF: AnyArray | float, baseline: AnyArray | float, gain: float, read_e: float
-) -> FloatArray:
+def detection_snr(peak_dF: AnyArray | float, baseline: AnyArray | float, gain: float, read_e: float) -> FloatArray:
     """Signal of a transient over the noise of its baseline: peak gain / sqrt(max(baseline, 0) gain + read^2).
 
     The variance of the baseline is that of its photo-electrons plus that of the read-out (J. R. Janesick, Photon
@@ -46,13 +44,6 @@ def detection_snr(
     quiet = noise == 0
     ratio = signal / np.where(quiet, 1.0, noise)
     return np.asarray(np.where(quiet, np.where(signal > 0, np.inf, 0.0), ratio))
-
-
-def _freeze(array: AnyArray) -> AnyArray:
-    """A read-only view: what is frozen stays so, and the caller's own array stays as it is."""
-    view = np.asarray(array).view()
-    view.flags.writeable = False
-    return view
 
 
 def _check(where: str, name: str, value: AnyArray, shape: tuple[int | None, ...]) -> None:
@@ -93,8 +84,8 @@ class MoleculeTruth:
     def __post_init__(self) -> None:
         _check("MoleculeTruth", "photons", self.photons, (None, None))
         _check("MoleculeTruth", "positions_um", self.positions_um, (*np.shape(self.photons), 2))
-        object.__setattr__(self, "positions_um", _freeze(self.positions_um))
-        object.__setattr__(self, "photons", _freeze(self.photons))
+        object.__setattr__(self, "positions_um", frozen(self.positions_um))
+        object.__setattr__(self, "photons", frozen(self.photons))
 
 
 #: Arrays of the truth by name: their axes ("u" unit, "t" time, "h", "w" of the field of view, "k" any, or a length).
@@ -210,7 +201,7 @@ class GroundTruth:
             value = getattr(self, name)
             if value is not None:
                 _check("GroundTruth", name, value, tuple(sizes[axis] for axis in axes))
-                object.__setattr__(self, name, _freeze(value))
+                object.__setattr__(self, name, frozen(value))
         if self.molecules is not None and self.molecules.photons.shape[1] != self.n_frames:
             raise InvalidMovieError(
                 f"GroundTruth: molecules have {self.molecules.photons.shape[1]} frames, the movie has {self.n_frames}"
@@ -229,14 +220,14 @@ class GroundTruth:
     @cached_property
     def A_planted(self) -> AnyArray:
         """The sharp footprints in the field of view: float32 (unit, height, width)."""
-        return _freeze(self.planted.dense(self.planted.patches()))
+        return frozen(self.planted.dense(self.planted.patches()))
 
     @cached_property
     def A_observed(self) -> AnyArray:
         """The footprints as they are seen, blurred and dimmed: float32 (unit, height, width)."""
         planted = self.planted
         seen = blurred(planted.patches(), self.observed_sigma_px, self.observed_gain, planted.canvas_shape)
-        return _freeze(planted.dense(seen))
+        return frozen(planted.dense(seen))
 
     def subset(self, mask: AnyArray) -> Self:
         """The truth with those units for which ``mask`` (unit,) is True, all else unchanged."""

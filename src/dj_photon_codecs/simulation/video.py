@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable
 from fractions import Fraction
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 from tqdm import tqdm
@@ -86,6 +87,7 @@ def write_blocks(
         As in :meth:`Recording.write_video`.
     """
     import av  # only who writes videos needs it
+    from av.video.stream import VideoStream
 
     path = Path(path)
     if path.suffix.lower() not in _SUFFIXES:
@@ -98,7 +100,7 @@ def write_blocks(
     height, width = shape[1] + shape[1] % 2, shape[2] + shape[2] % 2  # 4:2:0 colour needs even sides
     with av.open(str(path), "w") as container, tqdm(total=shape[0], unit="frame", disable=not progress) as bar:
         codec = "libx264" if "libx264" in av.codecs_available else "mpeg4"
-        stream = container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000))
+        stream = cast(VideoStream, container.add_stream(codec, rate=Fraction(fps).limit_denominator(1000)))
         stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
         if codec == "libx264":
             stream.options = {"crf": "18"}
