@@ -9,17 +9,30 @@
 (0.0, True)
 """
 
+from .analysis import Analysis, Scene, analyse
 from .exact import ExactErrors, exact_errors
 from .measure import fidelity_report
 from .report import FidelityReport, IntensityBin
 from .residual import ImageResidue, Lag
+from .science import Agreement, ScienceReport, Scores, compare, redraw_noise, science_report
+from .spikes import oasis_ar1
 
 __all__ = [
+    "Agreement",
+    "Analysis",
     "ExactErrors",
     "FidelityReport",
     "ImageResidue",
     "IntensityBin",
     "Lag",
+    "Scene",
+    "ScienceReport",
+    "Scores",
+    "analyse",
+    "compare",
     "exact_errors",
     "fidelity_report",
+    "oasis_ar1",
+    "redraw_noise",
+    "science_report",
 ]

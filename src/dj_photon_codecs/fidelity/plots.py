@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from .science import ScienceReport
+
 #: Standard errors that bars and bands show.
 _BAR = 2.0
 
@@ -102,10 +104,74 @@ def _residual(report: FidelityReport, axis: Axes) -> None:
     names = [f"{lag.frames},{lag.rows},{lag.columns}" for lag in report.autocorrelation]
     values = [lag.correlation for lag in report.autocorrelation]
     spreads = [lag.spread for lag in report.autocorrelation]
-    if report.image is not None:
-        names, values, spreads = [*names, "image"], [*values, report.image.correlation], [*spreads, report.image.spread]
     axis.bar(names, values, width=0.6)
     axis.errorbar(names, np.zeros(len(names)), yerr=_BAR * np.array(spreads), fmt="none", color="0.3", capsize=3)
+    if report.image is not None:
+        image = report.image
+        text = (
+            f"with the image: {image.correlation:+.3f} (spread {image.spread:.3f}),\n{image.amplitude:.4f} sigma of it"
+        )
+        axis.text(0.98, 0.97, text, transform=axis.transAxes, ha="right", va="top", fontsize=8)
     axis.axhline(0, color="0.6", lw=0.8)
     axis.tick_params(axis="x", labelrotation=60, labelsize=8)
     axis.set(title="residual against itself (frames,rows,columns)", ylabel="correlation; bars: 2 spreads")
+
+
+def draw_science(report: ScienceReport, where: str | os.PathLike[str] | Sequence[Axes]) -> Figure:
+    """The four panels of :meth:`ScienceReport.plot`."""
+
+    def draw(axes: Sequence[Axes]) -> None:
+        _traces(report, axes[0])
+        _dff(report, axes[1])
+        _spikes(report, axes[2])
+        _scores(report, axes[3])
+
+    return on_axes(where, (2, 2), draw)
+
+
+def _traces(report: ScienceReport, axis: Axes) -> None:
+    share = np.array(report.noise_share)
+    order = np.argsort(share)
+    for number, other in enumerate(report.redrawn_change):
+        label = "other noise" if number == 0 else None
+        axis.plot(share, 1 - np.array(other.traces), "x", color="0.6", ms=4, label=label)
+    axis.plot(share, 1 - np.array(report.change.traces), "o", ms=4, label="stored")
+    if report.step:
+        axis.plot(share[order], 1 - np.array(report.expected_traces)[order], "C3--", lw=1, label="added variance")
+    axis.axhline(1e-3, color="0.3", lw=0.8, ls=":")
+    axis.set(xscale="log", yscale="log", title="traces: 1 - correlation with raw")
+    axis.set(xlabel="share of noise in the raw trace's variance", ylabel="1 - correlation")
+    axis.legend(fontsize=8)
+
+
+def _dff(report: ScienceReport, axis: Axes) -> None:
+    dff = np.array(report.dff)
+    for number, other in enumerate(report.redrawn_change):
+        label = "other noise" if number == 0 else None
+        axis.plot(dff, other.dff_bias, "x", color="0.6", ms=4, label=label)
+    axis.plot(dff, report.change.dff_bias, "o", ms=4, label="stored")
+    axis.axhline(0, color="0.6", lw=0.8)
+    axis.set(
+        title="change of dF/F in activity", xlabel="dF/F of the raw movie", ylabel="dF/F less that of the raw movie"
+    )
+    axis.legend(fontsize=8)
+
+
+def _spikes(report: ScienceReport, axis: Axes) -> None:
+    values = [report.change.spikes, *(each.spikes for each in report.redrawn_change)]
+    names = ["stored", *(f"noise {n + 1}" for n in range(len(values) - 1))]
+    axis.boxplot([list(each) for each in values], tick_labels=names)
+    axis.set(title="spike rates against those of raw", ylabel="correlation, by cell")
+
+
+def _scores(report: ScienceReport, axis: Axes) -> None:
+    names = ("recall", "precision", "trace_truth", "spike_recall", "spike_precision", "spike_truth")
+    places = np.arange(len(names))
+    for other in report.redrawn:
+        axis.plot(places, [getattr(other, name) for name in names], "x", color="0.6", ms=5)
+    axis.plot(places - 0.1, [getattr(report.raw, name) for name in names], "s", ms=5, label="raw")
+    axis.plot(places + 0.1, [getattr(report.stored, name) for name in names], "o", ms=5, label="stored")
+    labels = ["cells:\nrecall", "precision", "traces", "spikes:\nrecall", "precision", "rates"]
+    axis.set_xticks(places, labels, fontsize=8)
+    axis.set(title="against the truth (crosses: other noise)", ylim=(0, 1.03))
+    axis.legend(fontsize=8, loc="lower right")
