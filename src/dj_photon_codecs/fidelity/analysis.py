@@ -87,7 +87,6 @@ class Scene:
                 f"none of the recording's {truth.n_units} cells is detectable: simulate brighter cells, or more frames"
             )
         centres = np.array([_centre(image) for image in images]).reshape(-1, 2)
-        area = [(image >= image.max() / 2).sum() for image in images[seen]]
         sums = images[seen].sum(axis=(1, 2), keepdims=True, dtype=np.float64)
         calcium = np.asarray(truth.C, np.float64)[seen]
         if truth.bleaching is not None:
@@ -98,7 +97,7 @@ class Scene:
             footprints=images[seen] / sums,
             centres=centres[seen],
             others=centres[~seen & np.isfinite(centres).all(axis=1)],
-            radius=math.sqrt(float(np.median(area)) / math.pi),
+            radius=float(np.median([_radius(image) for image in images[seen]])),
             decay=math.exp(-1 / (fps * decay_s)),
             fps=fps,
             shifts=None if truth.shifts is None else np.asarray(truth.shifts, np.float64),
@@ -114,6 +113,14 @@ def _centre(image: AnyArray) -> tuple[float, float]:
         return math.nan, math.nan
     rows, columns = image.sum(axis=1), image.sum(axis=0)
     return float(rows @ np.arange(len(rows))) / total, float(columns @ np.arange(len(columns))) / total
+
+
+def _radius(image: AnyArray) -> float:
+    """Radius of the disc that is as wide as an image: root of twice its mean square distance from its centre."""
+    row, column = _centre(image)
+    rows, columns = np.indices(image.shape)
+    square = (rows - row) ** 2 + (columns - column) ** 2
+    return math.sqrt(2 * float((image * square).sum()) / float(image.sum()))
 
 
 def _kinetics(recording: Recording) -> tuple[float, float]:

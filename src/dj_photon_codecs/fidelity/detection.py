@@ -7,14 +7,17 @@ import numpy as np
 from .._typing import AnyArray, FloatArray
 
 #: A cell is this many robust standard deviations of the background above it in the image of activity.
-_THRESHOLD = 5.0
+_THRESHOLD = 3.0
+
+#: Widths of the two Gaussians [radii of a cell]; the narrower one fills the ring that a dark nucleus leaves.
+_CENTRE, _SURROUND = 0.5, 1.0
 
 
 class ActivityImage:
     """How much each place of a stabilised, registered movie is active.
 
-    Each frame passes a difference of two Gaussians, half and one and a half times the radius of a cell wide, which
-    lets cells pass and neither pixel noise nor neuropil. The covariance of each pixel with itself one frame later is
+    Each frame passes a difference of two Gaussians, half and once the radius of a cell wide, which lets cells pass and
+    neither pixel noise nor neuropil. The covariance of each pixel with itself one frame later is
     then the power of what lasts: noise, that of the sensor as well as that of quantisation, is new in every frame.
 
     Parameters
@@ -28,7 +31,7 @@ class ActivityImage:
     def __init__(self, shape: tuple[int, int], radius: float) -> None:
         rows, columns = np.fft.fftfreq(shape[0])[:, None], np.fft.rfftfreq(shape[1])[None, :]
         square = 2 * np.pi**2 * (rows**2 + columns**2)
-        self._filter = np.exp(-square * (0.5 * radius) ** 2) - np.exp(-square * (1.5 * radius) ** 2)
+        self._filter = np.exp(-square * (_CENTRE * radius) ** 2) - np.exp(-square * (_SURROUND * radius) ** 2)
         self._shape, self._radius = shape, radius
         self._sum, self._lagged, self._frames = np.zeros(shape), np.zeros(shape), 0
         self._first: FloatArray | None = None
@@ -59,7 +62,7 @@ class ActivityImage:
     def cells(self, margin: int = 0) -> AnyArray:
         """Rows and columns of the cells found: (cell, 2).
 
-        Peaks of the image that are the highest within a cell's radius, and that are further above the median than five
+        Peaks of the image that are the highest within a cell's radius, and that are further above the median than three
         times the spread of the lower half; without those within ``margin`` of the edge, where motion brings in tissue.
         """
         image = self.image()
