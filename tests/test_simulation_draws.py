@@ -105,8 +105,11 @@ def test_numbers_are_these_bits_on_every_machine() -> None:
     stream = Stream(12345, "golden")
     means = np.array([0.1, 1, 9, 10, 30, 1000] * 50)
     arrays = (stream.uniform(100), stream.normal(100), stream.poisson(means), stream.gamma(means + 1))
-    assert _hash(*arrays) == "GOLDEN_DRAWS"
+    assert _hash(*arrays) == "9d77a734cc71554b971a32386a5e7ff9e50e994415b9bc1f1e1a609ce7c6870f"
     x = np.arange(-2000, 2000) / 7
-    assert _hash(arithmetic.exp(x), arithmetic.log(np.abs(x) + 0.01), arithmetic.erf(x / 50)) == "GOLDEN_FUNCTIONS"
+    assert (
+        _hash(arithmetic.exp(x), arithmetic.log(np.abs(x) + 0.01), arithmetic.erf(x / 50))
+        == "66f4bda083c5b86b6b2c23249a46c15d188ff2895953b2bb4c989098a8b28036"
+    )
     assert arithmetic.total(np.array([1e16, 1.0, -1e16])) == 1.0
     assert arithmetic.mean(np.array([math.pi] * 3)) == math.pi

@@ -31,7 +31,7 @@ from ..movies import open_movie, write_movie
 from .footprints import Footprints
 from .minisim import is_minisim, load_minisim
 from .recording import Recording
-from .spec import Spec
+from .spec import STAGES, Spec
 from .truth import AXES, GroundTruth, MoleculeTruth
 
 #: Of the folder; a reader refuses a newer one.
@@ -40,6 +40,13 @@ FORMAT_VERSION = 1
 _ATTRIBUTE = "dj_photon_simulation"
 _PLANTED = ("data", "offsets", "shapes")
 _MOLECULES = ("positions_um", "photons")
+#: Every array that a folder may have: names from outside are not made into paths.
+_ARRAYS = {
+    *(f"ground_truth/{name}" for name in AXES),
+    *(f"ground_truth/planted/{name}" for name in _PLANTED),
+    *(f"ground_truth/molecules/{name}" for name in _MOLECULES),
+    *(f"snapshots/{name}" for name in STAGES),
+}
 
 
 def spec_key(values: Mapping[str, Any]) -> str:
@@ -114,9 +121,12 @@ def load(path: str | os.PathLike[str]) -> Recording:
     attributes = _attributes(path)
     try:
         return _read(path, attributes)
-    except KeyError as error:
+    except PhotonCodecError:
+        raise
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise FormatError(
-            f"the recording at {path} has no {error.args[0]!r}, which format version {FORMAT_VERSION} has"
+            f"the zarr.json of the recording at {path} is not what format version {FORMAT_VERSION} has: "
+            f"{type(error).__name__}: {error}"
         ) from error
 
 
@@ -143,6 +153,12 @@ def _attributes(path: Path) -> Json:
 def _read(path: Path, attributes: Json) -> Recording:
     """The recording, checked against its hashes."""
     spec = _read_spec(path, attributes)
+    unknown = set(attributes["sha256"]) - _ARRAYS
+    if unknown:
+        raise FormatError(
+            f"the recording at {path} names arrays that format version {FORMAT_VERSION} does not have: "
+            f"{', '.join(sorted(unknown))}"
+        )
     arrays: dict[str, Any] = {name: _read_array(path, name, digest) for name, digest in attributes["sha256"].items()}
     try:
         observed = np.asarray(open_movie(str(path / "observed"))[:])
@@ -166,7 +182,7 @@ def _read(path: Path, attributes: Json) -> Recording:
     snapshots = {
         name.removeprefix("snapshots/"): array for name, array in arrays.items() if name.startswith("snapshots/")
     }
-    return Recording(spec, observed, truth, snapshots, Calibration.from_dict(attributes["calibration"]))
+    return Recording(spec, observed, truth, Calibration.from_dict(attributes["calibration"]), snapshots)
 
 
 def _read_spec(path: Path, attributes: Json) -> Spec | Mapping[str, Any]:

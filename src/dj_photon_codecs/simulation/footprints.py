@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,11 @@ from .arithmetic import blur_patch
 
 #: (first row, first column) on the canvas, and the image there.
 Patch = tuple[int, int, FloatArray]
+
+
+def rebuilt(value: Any) -> tuple[Any, ...]:
+    """How a dataclass of frozen arrays pickles: by its fields, so that they come back checked and frozen."""
+    return type(value), tuple(getattr(value, field.name) for field in fields(value))
 
 
 def frozen(array: AnyArray) -> AnyArray:
@@ -69,6 +75,8 @@ class Footprints:
                 )
         for name in ("data", "offsets", "shapes"):
             object.__setattr__(self, name, frozen(getattr(self, name)))
+
+    __reduce__ = rebuilt
 
     @classmethod
     def of(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, cast
 
 import numpy as np
@@ -43,9 +42,9 @@ def is_minisim(path: Path) -> bool:
 def load_minisim(path: Path) -> Recording:
     """A recording of minisim.
 
-    Its truth has the names of this package's, with minisim's units: light relative to a cell, not photons. The spec
-    stays a mapping. ``snr`` is NaN, for it is not saved. minisim's own hash of the spec is not documented and so not
-    checked.
+    Its truth has the names of this package's, and shifts of the same sense, but light in minisim's own units instead of
+    photons. The spec stays a mapping. ``snr`` is NaN, for it is not saved. minisim's own hash of the spec is not
+    documented, and so not checked.
 
     Raises
     ------
@@ -81,13 +80,12 @@ def _read(path: Path) -> Recording:
     arrays.setdefault("snr", np.full(len(arrays["detectable"]), np.nan))
     planted = _array_group(truth, "planted")
     places = dict(planted.attrs)
-    footprints = Footprints(
-        *(_array(planted, name) for name in ("data", "offsets", "shapes")),  # type: ignore[arg-type]  # three and three
-        *(_pair(places[name]) for name in ("canvas_shape", "fov_offset", "fov_shape")),
-    )
+    parts: dict[str, Any] = {name: _array(planted, name) for name in ("data", "offsets", "shapes")}
+    parts |= {name: _pair(places[name]) for name in ("canvas_shape", "fov_offset", "fov_shape")}
+    footprints = Footprints(**parts)
     focal = truth.attrs.get("focal_depth_um")
     return Recording(
-        MappingProxyType(spec),
+        spec,
         observed,
         GroundTruth(
             planted=footprints,
@@ -95,7 +93,6 @@ def _read(path: Path) -> Recording:
             focal_depth_um=None if focal is None else float(cast(float, focal)),
             **arrays,
         ),
-        {},
         _calibration(spec),
     )
 

@@ -18,7 +18,7 @@ from .motion import brain_motion, margin_px
 from .optics import cell_optics
 from .recording import Recording
 from .scene import Scene
-from .sensor import count_dtype, expose
+from .sensor import count_dtype, expose, true_calibration
 from .spec import Spec
 from .steps import BrainMotion, Sensor
 from .tissue import composite, neuropil, vasculature
@@ -117,7 +117,7 @@ def finalize(scene: Scene, spec: Spec) -> Recording:
             if name not in snapshots:
                 snapshots[name] = np.empty((frames, *block.shape[1:]), np.float32)
             snapshots[name][start : start + len(block)] = block
-    return Recording(spec, observed, ground_truth(scene, spec), snapshots)
+    return Recording(spec, observed, ground_truth(scene, spec), true_calibration(spec.sensor), snapshots)
 
 
 def simulate(spec: Spec) -> Recording:

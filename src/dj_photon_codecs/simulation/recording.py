@@ -14,7 +14,6 @@ from ..calibration import Calibration
 from ..errors import InvalidMovieError, PhotonCodecError
 from ..movies import PhotonMovie
 from .footprints import frozen
-from .sensor import true_calibration
 from .spec import Spec
 from .truth import GroundTruth
 
@@ -38,11 +37,11 @@ class Recording:
         Counts [ADU]: unsigned integers (time, height, width).
     ground_truth
         What was planted.
+    calibration
+        The sensor's exact noise model: see :func:`.true_calibration`.
     snapshots
         Expected photons after the steps that ``spec.output.snapshots`` names: float32 (time, height, width), of the
         canvas for steps before the motion.
-    calibration
-        The sensor's exact noise model; worked out from the spec when None.
 
     Raises
     ------
@@ -53,8 +52,8 @@ class Recording:
     spec: Spec | Mapping[str, Any]
     observed: AnyArray
     ground_truth: GroundTruth
+    calibration: Calibration
     snapshots: Mapping[str, AnyArray] = field(default_factory=dict)
-    calibration: Calibration = None  # type: ignore[assignment]  # never None once made
 
     def __post_init__(self) -> None:
         truth = self.ground_truth
@@ -67,10 +66,12 @@ class Recording:
         object.__setattr__(self, "observed", frozen(self.observed))
         snapshots = {name: frozen(array) for name, array in self.snapshots.items()}
         object.__setattr__(self, "snapshots", MappingProxyType(snapshots))
-        if self.calibration is None:
-            if not isinstance(self.spec, Spec):
-                raise InvalidMovieError("Recording: a spec that is a mapping needs a calibration beside it")
-            object.__setattr__(self, "calibration", true_calibration(self.spec.sensor))
+        if not isinstance(self.spec, Spec):
+            object.__setattr__(self, "spec", MappingProxyType(dict(self.spec)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        spec = self.spec if isinstance(self.spec, Spec) else dict(self.spec)  # a mapping proxy does not pickle
+        return Recording, (spec, self.observed, self.ground_truth, self.calibration, dict(self.snapshots))
 
     def stage(self, name: str) -> AnyArray:
         """The movie after a step: counts for "observed", expected photons for a snapshot.

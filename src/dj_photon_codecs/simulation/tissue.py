@@ -122,7 +122,7 @@ def vasculature(scene: Scene, step: Vasculature) -> Scene:
         stream = Stream(scene.seed, step.kind, vessel)
         _draw_vessel(mask, stream, step.width_um / pixel, step.tortuosity * pixel)
     soft = blur_image(mask.astype(np.float64), step.blur_um / pixel)
-    transmission = 1 - step.absorption * soft
+    transmission = np.maximum(1 - step.absorption * soft, 0.0)  # a blur may exceed 1 in its last digit
     scene = replace(scene, vessels=mask, vessel_transmission=transmission)
     return scene.add(Layer.multiplied(step.kind, transmission))
 

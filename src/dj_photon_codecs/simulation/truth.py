@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -11,7 +11,7 @@ import numpy as np
 
 from .._typing import AnyArray, FloatArray
 from ..errors import InvalidMovieError
-from .footprints import Footprints, blurred, frozen
+from .footprints import Footprints, blurred, frozen, rebuilt
 
 #: The least signal to noise of a cell's brightest moment, in one pixel and frame, for it to count as detectable.
 DETECTABLE_SNR = 3.0
@@ -86,6 +86,8 @@ class MoleculeTruth:
         _check("MoleculeTruth", "positions_um", self.positions_um, (*np.shape(self.photons), 2))
         object.__setattr__(self, "positions_um", frozen(self.positions_um))
         object.__setattr__(self, "photons", frozen(self.photons))
+
+    __reduce__ = rebuilt
 
 
 #: Arrays of the truth by name: their axes ("u" unit, "t" time, "h", "w" of the field of view, "k" any, or a length).
@@ -207,6 +209,8 @@ class GroundTruth:
                 f"GroundTruth: molecules have {self.molecules.photons.shape[1]} frames, the movie has {self.n_frames}"
             )
 
+    __reduce__ = rebuilt  # and without the dense footprints
+
     @property
     def n_units(self) -> int:
         """How many cells there are."""
@@ -246,5 +250,4 @@ class GroundTruth:
 
     def arrays(self) -> dict[str, AnyArray]:
         """All arrays by name, without those that are None."""
-        present = {field.name for field in fields(self)} & set(AXES)
-        return {name: getattr(self, name) for name in AXES if name in present and getattr(self, name) is not None}
+        return {name: value for name in AXES if (value := getattr(self, name)) is not None}

@@ -14,6 +14,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import zarr
@@ -26,16 +27,16 @@ UNIT_AND_SEEN = (*UNIT, "observed_sigma_px", "observed_gain")
 def cut(source: Path, target: Path) -> None:
     if target.exists():
         shutil.rmtree(target)
-    old = zarr.open_group(str(source), mode="r", zarr_format=2)
+    old: Any = zarr.open_group(str(source), mode="r", zarr_format=2)
     truth = old["ground_truth"]
     planted = truth["planted"]
-    fov = np.array(planted.attrs["fov_offset"]) + (TOP, LEFT)
+    fov = np.array(planted.attrs["fov_offset"]) + np.array([TOP, LEFT])
     offsets, shapes, images = (np.asarray(planted[name][...]) for name in ("offsets", "shapes", "data"))
     inside = np.all((offsets + shapes > fov) & (offsets < fov + SIZE), axis=1)
     # detectable ones first, so that both kinds are there
     order = np.argsort(~np.asarray(truth["detectable"][...])[inside], kind="stable")
     candidates = np.flatnonzero(inside)[order]
-    units = np.sort(np.concatenate([candidates[: UNITS // 2], candidates[-(UNITS - UNITS // 2) :]]))
+    units = np.sort([*candidates[: UNITS // 2], *candidates[-(UNITS - UNITS // 2) :]])
     sizes = shapes.prod(axis=1)
     starts = np.cumsum(sizes) - sizes
 
