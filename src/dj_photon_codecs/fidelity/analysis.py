@@ -26,8 +26,10 @@ from .spikes import deconvolved
 if TYPE_CHECKING:
     from ..simulation import Recording
 
-#: Rounds of registration: the second against a mean that the first has sharpened.
-_ROUNDS = 2
+#: Rounds of registration: the first against a few frames from the middle, the others against the mean of what the
+#: round before has brought together.
+_ROUNDS = 3
+_FIRST_FRAMES = 8
 
 #: Percentile of a trace that is taken for the cell at rest.
 _REST = 20
@@ -116,11 +118,12 @@ def _centre(image: AnyArray) -> tuple[float, float]:
 
 
 def _radius(image: AnyArray) -> float:
-    """Radius of the disc that is as wide as an image: root of twice its mean square distance from its centre."""
-    row, column = _centre(image)
-    rows, columns = np.indices(image.shape)
-    square = (rows - row) ** 2 + (columns - column) ** 2
-    return math.sqrt(2 * float((image * square).sum()) / float(image.sum()))
+    """Radius of the disc that is as wide as the brighter half of an image, also where that is a ring.
+
+    The mean square distance of the points of a disc from its centre is half of its radius, squared.
+    """
+    rows, columns = np.nonzero(image >= image.max() / 2)
+    return math.sqrt(2 * float(rows.var() + columns.var()))
 
 
 def _kinetics(recording: Recording) -> tuple[float, float]:
@@ -209,15 +212,19 @@ def analyse(counts: Any, scene: Scene) -> Analysis:
 
 
 def _registered(source: Source, calibration: Calibration) -> FloatArray:
-    """Shifts of every frame against the mean of the registered movie, less their mean: (time, 2)."""
+    """Shifts of every frame against the mean of the registered movie: (time, 2)."""
+    gain, zero = calibration.conversion_gain, calibration.zero_level
+    middle = max(0, (source.shape[0] - _FIRST_FRAMES) // 2)
+    few = source.read(middle, min(middle + _FIRST_FRAMES, source.shape[0]))
+    template = generalized_anscombe(few.astype(np.float64), gain, zero).mean(axis=0)
     shifts = np.zeros((source.shape[0], 2))
-    for number in range(_ROUNDS):
-        template = np.zeros(source.shape[1:])
+    for _ in range(_ROUNDS):
+        registration = Registration(template)
+        total = np.zeros(source.shape[1:])
         for start, block in blocks(source):
-            frames = generalized_anscombe(block, calibration.conversion_gain, calibration.zero_level)
-            template += moved_back(frames, shifts[start : start + len(block)]).sum(axis=0) if number else frames.sum(0)
-        registration = Registration(template / source.shape[0])
-        for start, block in blocks(source):
-            frames = generalized_anscombe(block, calibration.conversion_gain, calibration.zero_level)
-            shifts[start : start + len(block)] = registration.shifts(frames)
+            frames = generalized_anscombe(block.astype(np.float64), gain, zero)
+            found = registration.shifts(frames)
+            total += moved_back(frames, found).sum(axis=0)
+            shifts[start : start + len(block)] = found
+        template = total / source.shape[0]
     return shifts

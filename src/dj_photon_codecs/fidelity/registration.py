@@ -6,19 +6,23 @@ import numpy as np
 
 from .._typing import FloatArray
 
-#: Width of the low pass on the phase correlation's peak [pixels]: finer detail is noise at a few photons.
-_PEAK_PX = 1.5
+#: Width of the low pass on the phase correlation's peak [pixels], which makes it smooth enough to interpolate.
+_PEAK_PX = 1.0
+
+#: Width of what the high pass takes out, as part of the frame: illumination and vignette, which do not move.
+_STATIC = 1 / 16
 
 #: Part of the frame along each axis that motion is looked for in, to either side.
-_FARTHEST = 0.25
+_FARTHEST = 1 / 8
 
 
 class Registration:
     """Shifts of frames against a template.
 
     The shift is where the phase correlation of the two peaks (C. D. Kuglin and D. C. Hines, Proc. IEEE Int. Conf.
-    Cybernetics and Society 1975, p. 163), low-passed, with a parabola through the logarithm of the peak and its
-    neighbours for the fraction of a pixel.
+    Cybernetics and Society 1975, p. 163), with a parabola through the logarithm of the peak and its neighbours for the
+    fraction of a pixel. Each frequency weighs as much as the template's power stands above the noise of a frame there,
+    and the lowest ones, where the light is, nothing.
 
     Parameters
     ----------
@@ -32,8 +36,11 @@ class Registration:
         self._window = np.outer(np.hanning(height + 2)[1:-1], np.hanning(width + 2)[1:-1])
         rows, columns = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)[None, :]
         lowpass = np.exp(-2 * (np.pi * _PEAK_PX) ** 2 * (rows**2 + columns**2))
+        highpass = 1 - np.exp(-2 * (np.pi * _STATIC) ** 2 * ((rows * height) ** 2 + (columns * width) ** 2))
         spectrum = self._spectrum(template)
-        self._against = np.conj(spectrum) / np.maximum(np.abs(spectrum), 1e-12) * lowpass
+        power, noise = np.abs(spectrum) ** 2, float((self._window**2).sum())  # stabilised noise has variance 1
+        weight = lowpass * highpass * power / (power + noise)
+        self._against = np.conj(spectrum) / np.maximum(np.abs(spectrum), 1e-12) * weight
         reach = [max(1, min(int(_FARTHEST * n), n // 2 - 2)) for n in self._shape]
         self._rows = np.arange(-reach[0], reach[0] + 1)
         self._columns = np.arange(-reach[1], reach[1] + 1)

@@ -15,7 +15,7 @@ from ..errors import ConfigurationError, FormatError
 from ..handle import PhotonArray
 from .analysis import Analysis, Scene, analyse
 from .detection import matched_places
-from .spikes import correlation, matched_events, smoothed
+from .spikes import correlation, matched_events, onsets, smoothed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -47,7 +47,8 @@ class Scores:
     trace_truth
         Correlation of the traces with the true light of the cells, median over cells.
     spike_recall, spike_precision
-        Part of the frames with true spikes that have a spike found within 0.1 s, and of the found ones that are true.
+        Part of the true onsets (spikes in neighbouring frames are one) with one found within 0.1 s, and of the found
+        ones with a true one.
     spike_truth
         Correlation of found and true spike rates, median over cells.
     """
@@ -333,7 +334,7 @@ def _scores(found: Analysis, scene: Scene) -> Scores:
     tolerance = max(1, round(_SPIKE_S * scene.fps))
     paired = predicted = planted = 0
     for spikes, truth in zip(found.spikes, scene.spikes, strict=True):
-        events, true_events = np.flatnonzero(spikes), np.flatnonzero(truth)
+        events, true_events = onsets(spikes), onsets(truth)
         paired += matched_events(events, true_events, tolerance)
         predicted, planted = predicted + len(events), planted + len(true_events)
     rates = zip(_rates(found.spikes, scene), _rates(scene.spikes, scene), strict=True)

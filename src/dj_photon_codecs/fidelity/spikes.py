@@ -81,6 +81,12 @@ def deconvolved(dff: FloatArray, decay: float) -> FloatArray:
     return oasis_ar1(dff - 0.8416 * noise, decay, smallest=THRESHOLD * noise)[1]
 
 
+def onsets(train: FloatArray) -> AnyArray:
+    """Frames in which spikes begin: a slow rise, or a burst, that goes on over several frames counts once."""
+    active = train > 0
+    return np.flatnonzero(active & ~np.concatenate([[False], active[:-1]]))
+
+
 def matched_events(found: AnyArray, true: AnyArray, tolerance: int) -> int:
     """How many events (frame numbers, sorted) have a partner of their own within ``tolerance`` frames.
 
