@@ -63,13 +63,14 @@ def exact_table(step: float) -> str:
                         f"{read_noise:g}",
                         worst(dark.bias, dark.photons),
                         worst(bright.bias, bright.photons),
+                        f"{bright.photons[np.abs(bright.bias) > 0.01].max(initial=1):.0f}",
                         f"{relative.min():.2f} to {relative.max():.2f}",
                         f"{relative.mean():.2f}",
                         f"{(bright.mean_square[bright.photons > 10] / (step**2 / 12)).mean():.2f}",
                     ]
                 )
-    head = ["gain", "pedestal", "read noise", "bias, 0.01 to 1 photons", "bias, 1 to 300", "variance added", "mean"]
-    return table([*head, "mean square"], rows)
+    head = ["gain", "pedestal", "read noise", "bias, 0.01 to 1 photons", "bias, 1 to 300", "above 0.01 up to"]
+    return table([*head, "variance added", "mean", "mean square"], rows)
 
 
 def draw_exact(path: Path) -> None:
@@ -299,6 +300,7 @@ def main() -> None:
     middle = recordings[min(1, len(recordings) - 1)]
     middle.counts[0.5].plot(options.pictures / "fidelity-report.png")
     middle.science[0.5].plot(options.pictures / "fidelity-cells.png")
+    print(f"\nThe reports on {middle.name} at step 0.5:\n\n{middle.counts[0.5]}\n\n{middle.science[0.5]}")
     print(f"\n{time.perf_counter() - start:.0f} s")
 
 
