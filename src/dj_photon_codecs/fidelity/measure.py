@@ -69,7 +69,7 @@ def fidelity_report(
     sample = EntropySample(pair.raw.shape[0], math.prod(pair.raw.shape[1:]))
     for start, raw, stored in pair:
         stop = start + len(raw)
-        given = expected if expected.ndim < len(pair.raw.shape) else np.asarray(expected[start:stop])
+        given = expected[start:stop] if len(expected.shape) == len(pair.raw.shape) else expected
         mean = np.broadcast_to(np.asarray(given, np.float64), raw.shape)
         sums.add(raw, stored, mean)
         residual.add(start, (stored - raw) / pair.noise.codec_sigma(mean), raw)
@@ -102,11 +102,10 @@ def _expected(pair: Pair, means: Any) -> Any:
     """Expected counts: an image, or an array of the movie's shape that is read in blocks."""
     shape = pair.raw.shape
     if means is not None:
-        if tuple(np.shape(means)) not in (shape, shape[1:]):
-            raise InvalidMovieError(
-                f"means have shape {np.shape(means)}, must be {shape[1:]} or {shape}, as the movie has it"
-            )
-        return means
+        found = tuple(means.shape) if hasattr(means, "shape") else np.shape(means)  # without reading it
+        if found not in (shape, shape[1:]):
+            raise InvalidMovieError(f"means have shape {found}, must be {shape[1:]} or {shape}, as the movie has it")
+        return means if found == shape else np.asarray(means)
     if shape[0] < 2:
         raise InvalidMovieError("a single frame has no mean over time: pass means, the expected counts")
     total = np.zeros(shape[1:])
@@ -136,23 +135,24 @@ class _BinSums:
         cross = 2 * error * (raw - mean).ravel()
         change = cross + error * error
         bins = len(_EDGES) - 1
-        self._pixels += np.bincount(where, minlength=bins)
+        pixels = np.bincount(where, minlength=bins)
+        self._pixels += pixels
         values = (photons, error, error * error, cross, change * change)
         for name, value in zip(_SUMS, values, strict=True):
             self._sums[name] = self._sums[name] + np.bincount(where, value, minlength=bins)
         sigma = self._noise.codec_sigma(np.maximum(raw, stored)).ravel()
         relative = error / sigma
-        self._count_errors(where, relative)
+        self._count_errors(where, relative, np.flatnonzero(pixels))
         excess = np.abs(error) - (self._step / 2 * sigma + 0.5 * (self._step > 0))
         self.within_bound &= bool(excess.max() <= 1e-9 * np.abs(stored).max() + 1e-12)
 
-    def _count_errors(self, where: AnyArray, relative: FloatArray) -> None:
-        """The histogram and the largest error of each bin, from errors in units of the codec's noise."""
+    def _count_errors(self, where: AnyArray, relative: FloatArray, present: AnyArray) -> None:
+        """The histogram and the largest error of each bin there is, from errors in units of the codec's noise."""
         cell = np.floor(relative / (self._step or 1.0) / ERROR_CELL + ERROR_CELLS / 2)
         key = where * ERROR_CELLS + np.clip(cell, 0, ERROR_CELLS - 1).astype(np.int64)
         self._histogram += np.bincount(key, minlength=self._histogram.size).reshape(self._histogram.shape)
         magnitude = np.abs(relative)
-        for index in np.unique(where):
+        for index in present:
             self.largest[index] = max(self.largest[index], float(magnitude[where == index].max()))
 
     def bins(self, freedom: float) -> tuple[IntensityBin, ...]:
