@@ -22,8 +22,8 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from 
         pytest.param("compression", "--frames 16 --size 64", 29, id="compression"),
         pytest.param(
             "fidelity",
-            "--frames 60 --size 64 --redraws 1 --recordings two_photon_raster --pictures {folder}",
-            24 + 4 + 6 + 3,
+            "--frames 60 --size 64 --redraws 1 --gains 1 --recordings one_photon_miniscope --pictures {folder}",
+            6 + 4 + 6 + 3,
             id="fidelity",
         ),
         pytest.param("startup", "--rows 3 --repeat 1", 6, id="startup"),
