@@ -246,8 +246,9 @@ def draw_science(recordings: list[Recorded], path: Path) -> None:
         axis.set_xscale("log", base=2)
         axis.set_xticks(STEPS, [f"{step:g}" for step in STEPS])
         axis.set(title=title, ylabel=label, xlabel="step [noise standard deviations]")
-    for axis in axes[1:5]:
+    for axis, lowest in zip(axes[1:5], (1e-6, 1e-2, 1e-3, 1e-4), strict=True):
         axis.set_yscale("log")
+        axis.set_ylim(bottom=lowest)  # below lies what changes nothing
     axes[0].set_ylim(bottom=0)
     axes[0].legend(fontsize=8)
     figure.suptitle("Dots: stored against raw. Dashes: the same scene with other noise against raw.", fontsize=10)

@@ -109,9 +109,9 @@ def _residual(report: FidelityReport, axis: Axes) -> None:
     if report.image is not None:
         image = report.image
         text = (
-            f"with the image: {image.correlation:+.3f} (spread {image.spread:.3f}),\n{image.amplitude:.4f} sigma of it"
+            f"with the image: {image.correlation:+.3f} (spread {image.spread:.3f}), {image.amplitude:.4f} sigma of it"
         )
-        axis.text(0.98, 0.97, text, transform=axis.transAxes, ha="right", va="top", fontsize=8)
+        axis.set_xlabel(text, fontsize=8)
     axis.axhline(0, color="0.6", lw=0.8)
     axis.tick_params(axis="x", labelrotation=60, labelsize=8)
     axis.set(title="residual against itself (frames,rows,columns)", ylabel="correlation; bars: 2 spreads")

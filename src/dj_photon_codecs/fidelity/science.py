@@ -72,7 +72,7 @@ class Agreement:
     motion_px
         Root mean square distance between the shifts; None for a movie at rest.
     cells_in_both
-        Places found in both, within half a cell's radius.
+        Places found in both, within a cell's radius.
     traces
         Correlation of the traces.
     dff_bias
@@ -357,7 +357,7 @@ def _change(found: Analysis, raw: Analysis, scene: Scene) -> Agreement:
     rates = zip(_rates(found.spikes, scene), _rates(raw.spikes, scene), strict=True)
     return Agreement(
         motion_px=motion,
-        cells_in_both=int((matched_places(found.cells, raw.cells, scene.radius / 2) >= 0).sum()),
+        cells_in_both=int((matched_places(found.cells, raw.cells, scene.radius) >= 0).sum()),
         traces=tuple(correlation(a, b) for a, b in zip(found.traces, raw.traces, strict=True)),
         dff_bias=tuple((_in_activity(found.dff, scene) - _in_activity(raw.dff, scene)).tolist()),
         spikes=tuple(correlation(a, b) for a, b in rates),
