@@ -78,7 +78,7 @@ def exposed_blocks(
 
 def expose_frame(photons: Any, spec: Spec, frame: int) -> AnyArray:
     """Counts of one frame from its expected photons, with that frame's own random numbers."""
-    return expose(photons, spec.sensor, Stream(spec.seed, "sensor", frame))
+    return expose(photons, spec.sensor, Stream(spec.seed, "sensor", spec.sensor.noise_seed, frame))
 
 
 def finalize(scene: Scene, spec: Spec) -> Recording:

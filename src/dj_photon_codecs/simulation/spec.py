@@ -166,6 +166,11 @@ class Spec(BaseModel):
             raise ConfigurationError(f"the last step is {sensor.kind!r}, must be 'sensor'")
         return sensor
 
+    def with_noise_seed(self, noise_seed: int) -> Self:
+        """The same tissue seen with another draw of the sensor's noise."""
+        sensor = Sensor(**{**dict(self.sensor), "noise_seed": noise_seed})
+        return self.model_copy(update={"steps": (*self.steps[:-1], sensor)})
+
     def step(self, kind: str) -> Step | None:
         """The step of that kind, None when there is none."""
         return next((step for step in self.steps if step.kind == kind), None)

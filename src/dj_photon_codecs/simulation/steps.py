@@ -353,6 +353,9 @@ class Sensor(Step):
         Electrons at which a pixel is full [e-]; None for no limit before the converter's.
     bit_depth
         Of the converter: counts from 0 to 2^bit_depth - 1. Up to 8 bits give uint8, more uint16.
+    noise_seed
+        Another number is another draw of the noise, of the same tissue: what differs between the two recordings is
+        what noise alone does.
     """
 
     kind: Literal["sensor"] = "sensor"
@@ -363,3 +366,4 @@ class Sensor(Step):
     pedestal_adu: float = Field(default=0.0, ge=0)
     full_well_e: float | None = Field(default=None, gt=0)
     bit_depth: int = Field(default=16, ge=1, le=16)
+    noise_seed: int = Field(default=0, ge=0, lt=2**63)

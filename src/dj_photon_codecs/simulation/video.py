@@ -37,7 +37,7 @@ def simulate_video(
     spec
         What to simulate.
     path, fps, vmin, vmax, progress
-        As in :meth:`Recording.write_video`, and the same video comes out.
+        As in :meth:`Recording.write_video`, and the same frames are encoded.
 
     Raises
     ------
@@ -86,8 +86,11 @@ def write_blocks(
     fps, vmin, vmax, progress
         As in :meth:`Recording.write_video`.
     """
-    import av  # only who writes videos needs it
-    from av.video.stream import VideoStream
+    try:
+        import av  # only who writes videos needs it
+        from av.video.stream import VideoStream
+    except ImportError as error:
+        raise ImportError('videos need PyAV: pip install "dj-photon-codecs[simulation]"') from error
 
     path = Path(path)
     if path.suffix.lower() not in _SUFFIXES:
