@@ -28,7 +28,6 @@ from dj_photon_codecs.fidelity import (
     compare,
     exact_errors,
     fidelity_report,
-    redraw_noise,
 )
 from dj_photon_codecs.simulation import Output, Recording, Spec, presets, simulate
 
@@ -119,7 +118,7 @@ def measure(name: str, size: int, frames: int, redraws: int, seed: int) -> Recor
     means = expected_counts(recording, stage)
     scene = Scene.of(recording)
     raw = analyse(recording.observed, scene)
-    others = [analyse(redraw_noise(recording, seed + n).observed, scene) for n in range(1, redraws + 1)]
+    others = [analyse(simulate(spec.with_noise_seed(n)).observed, scene) for n in range(1, redraws + 1)]
     counts, science = {}, {}
     for step in STEPS:
         with tempfile.TemporaryDirectory() as folder:

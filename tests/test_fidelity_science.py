@@ -8,24 +8,26 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dj_photon_codecs import ConfigurationError, FormatError, InvalidMovieError, write_movie
-from dj_photon_codecs.fidelity import ScienceReport, analyse, compare, oasis_ar1, redraw_noise, science_report
+from dj_photon_codecs import FormatError, InvalidMovieError, write_movie
+from dj_photon_codecs.fidelity import ScienceReport, analyse, compare, oasis_ar1, science_report
 from dj_photon_codecs.fidelity.analysis import Scene
 from dj_photon_codecs.fidelity.detection import ActivityImage, matched_places
 from dj_photon_codecs.fidelity.registration import Registration, moved_back
 from dj_photon_codecs.fidelity.spikes import deconvolved, matched_events, trace_noise
 from dj_photon_codecs.simulation import Recording, presets, simulate
 
+SPEC = presets.two_photon_raster(seed=5, height_px=96, width_px=96, n_frames=240)
+
 
 @pytest.fixture(scope="module")
 def recording() -> Recording:
-    return simulate(presets.two_photon_raster(seed=5, height_px=96, width_px=96, n_frames=240))
+    return simulate(SPEC)
 
 
 @pytest.fixture(scope="module")
 def report(recording: Recording, tmp_path_factory: pytest.TempPathFactory) -> ScienceReport:
     handle = write_movie(tmp_path_factory.mktemp("science") / "m", recording.photon_movie())
-    return science_report(recording, handle, redrawn=(redraw_noise(recording, seed) for seed in (101, 102)))
+    return science_report(recording, handle, redrawn=(simulate(SPEC.with_noise_seed(n)) for n in (1, 2)))
 
 
 def test_oasis_without_noise_gives_the_spikes() -> None:
@@ -156,16 +158,6 @@ def test_a_spoilt_movie_is_found_out(recording: Recording) -> None:
     change = compare(scene, raw, spoilt).change
     assert np.median(change.traces) < 0.995
     assert np.median(change.dff_bias) < -0.02
-
-
-def test_redrawn_noise_is_other_noise_of_the_same_scene(recording: Recording) -> None:
-    other = redraw_noise(recording, 77)
-    np.testing.assert_array_equal(other.ground_truth.C, recording.ground_truth.C)
-    np.testing.assert_array_equal(other.ground_truth.shifts, recording.ground_truth.shifts)
-    assert (other.observed != recording.observed).mean() > 0.5
-    assert other.observed.mean() == pytest.approx(recording.observed.mean(), rel=0.01)
-    with pytest.raises(ConfigurationError, match="another seed"):
-        redraw_noise(recording, 5)
 
 
 def test_the_report_goes_to_json_and_back_and_reads(report: ScienceReport, tmp_path: Path) -> None:

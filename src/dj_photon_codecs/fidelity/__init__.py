@@ -14,7 +14,7 @@ from .exact import ExactErrors, exact_errors
 from .measure import fidelity_report
 from .report import FidelityReport, IntensityBin
 from .residual import ImageResidue, Lag
-from .science import Agreement, ScienceReport, Scores, compare, redraw_noise, science_report
+from .science import Agreement, ScienceReport, Scores, compare, science_report
 from .spikes import oasis_ar1
 
 __all__ = [
@@ -33,6 +33,5 @@ __all__ = [
     "exact_errors",
     "fidelity_report",
     "oasis_ar1",
-    "redraw_noise",
     "science_report",
 ]

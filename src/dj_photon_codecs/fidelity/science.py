@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 
 from .._typing import FloatArray, Json
-from ..errors import ConfigurationError, FormatError
+from ..errors import FormatError
 from ..handle import PhotonArray
 from .analysis import Analysis, Scene, analyse
 from .detection import matched_places
@@ -251,8 +251,8 @@ def science_report(
     handle
         What is stored of it: a :class:`~dj_photon_codecs.PhotonArray`, or any array of counts.
     redrawn
-        The same scene with other noise, from :func:`redraw_noise`: what a codec changes is little when these differ
-        more. They are analysed one by one, so that a generator keeps memory low.
+        The same tissue with other draws of the noise, ``simulate(spec.with_noise_seed(1))``: what a codec changes is
+        little when these differ more. They are analysed one by one, so that a generator keeps memory low.
     step
         Quantisation in noise standard deviations; that of the handle when None, and 0 for an array.
 
@@ -290,32 +290,6 @@ def compare(
         noise_share=tuple(raw.noise_share.tolist()),
         dff=tuple(_in_activity(raw.dff, scene).tolist()),
     )
-
-
-def redraw_noise(recording: Recording, seed: int) -> Recording:
-    """The same scene, cell by cell and shift by shift, with other shot and read noise.
-
-    Parameters
-    ----------
-    recording
-        Simulated by this package.
-    seed
-        Of the sensor's noise.
-
-    Raises
-    ------
-    ConfigurationError
-        For a recording of another simulator, or the seed that it has.
-    """
-    from ..simulation import Spec, build_scene, finalize
-
-    spec = recording.spec
-    if not isinstance(spec, Spec) or seed == spec.seed:
-        raise ConfigurationError(
-            f"redraw_noise: the recording has {'seed ' + str(seed) if isinstance(spec, Spec) else 'a foreign spec'}: "
-            "give one simulated by this package, and another seed"
-        )
-    return finalize(build_scene(spec), spec.model_copy(update={"seed": seed}))
 
 
 def _rates(trains: FloatArray, scene: Scene) -> list[FloatArray]:
