@@ -239,3 +239,41 @@ def test_exact_errors_of_a_known_change() -> None:
         exact_errors([0.0, 1.0], conversion_gain=1.0)
     with pytest.raises(ConfigurationError, match="beyond 65535"):
         exact_errors(5000.0, conversion_gain=100.0)
+
+
+def test_the_report_agrees_with_the_exact_sum_on_a_lattice() -> None:
+    """At 5.3 photons and gain 1 the errors go with the counts; few frames make the mean over time follow them."""
+    from dj_photon_codecs import AnscombeTransformV2
+
+    counts = np.random.default_rng(14).poisson(5.3, (6, 400, 400)).astype(np.uint16)
+    codec = AnscombeTransformV2(0.0, 1.0, encoded_dtype="int32")
+    exact = exact_errors(5.3, conversion_gain=1.0)
+    for means in (None, np.full((400, 400), 5.3)):
+        report = fidelity_report(
+            counts, codec.decode(codec.encode(counts)), calibration=ONE_TO_ONE, step=0.5, means=means
+        )
+        pixels = np.array([each.pixels for each in report.bins])
+        added = np.array([(each.inflation or 0.0) * each.photons for each in report.bins]) / 5.3
+        if means is not None:  # by means over time, the bins themselves choose high and low counts
+            assert added @ pixels / pixels.sum() == pytest.approx(exact.inflation[0], abs=0.004)
+        assert report.within_bound
+
+
+def test_the_length_of_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    counts = movie(np.random.default_rng(15), frames=25).astype(np.float64)
+    stored = counts + 3 * np.random.default_rng(16).standard_normal(counts.shape).cumsum(axis=0)
+    whole = fidelity_report(counts, stored, calibration=model())
+    monkeypatch.setattr("dj_photon_codecs.fidelity.blocks._BLOCK_PIXELS", 3 * 48 * 64)
+    parts = fidelity_report(counts, stored, calibration=model())
+    for one, other in zip(whole.autocorrelation, parts.autocorrelation, strict=True):
+        assert one.correlation == pytest.approx(other.correlation, abs=1e-9)
+    assert whole.image is not None
+    assert parts.image is not None
+    assert whole.image.correlation == pytest.approx(parts.image.correlation, abs=1e-9)
+
+
+def test_entropy_of_few_draws_is_corrected() -> None:
+    """Three thousand draws of a thousand equally likely values do not show all of them: 9.97 bits, not 9.7."""
+    counts = np.random.default_rng(17).integers(0, 1000, (3, 32, 32)).astype(np.uint16)
+    report = fidelity_report(counts, counts, calibration=ONE_TO_ONE, means=np.full((32, 32), 500.0))
+    assert report.limit_bits == pytest.approx(math.log2(1000), abs=0.06)

@@ -108,6 +108,21 @@ def test_activity_shows_cells_and_not_what_is_bright() -> None:
     assert activity.image()[50, 14] < activity.image()[16, 16] / 3
 
 
+def test_noise_is_no_activity() -> None:
+    """What is new in every frame, as noise and quantisation are, leaves a tenth of its own deviation at most."""
+    activity = ActivityImage((64, 64), 1.0)
+    activity.add(np.random.default_rng(6).standard_normal((900, 64, 64)))
+    quiet = ActivityImage((64, 64), 1.0)
+    quiet.add(np.repeat(np.random.default_rng(6).standard_normal((450, 64, 64)), 2, axis=0))
+    assert np.median(activity.image()) < 0.2 * np.median(quiet.image())
+
+
+def test_a_dip_below_the_baseline_costs_no_spike() -> None:
+    """Coming back to 0 from below is no rise of the fluorescence."""
+    trace = np.concatenate([np.zeros(5), np.full(5, -1.0), np.full(5, 0.4)])
+    assert not oasis_ar1(trace, 0.9, smallest=0.5)[1].any()
+
+
 def test_places_are_matched_once_and_nearest_first() -> None:
     found = np.array([[0.0, 0.0], [0.0, 1.0], [9.0, 9.0]])
     assert matched_places(found, np.array([[0.0, 1.2], [5.0, 5.0]]), 3).tolist() == [-1, 0, -1]
