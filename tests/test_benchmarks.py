@@ -21,11 +21,17 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from 
         pytest.param("layout", "--frames 20 --size 64 --repeat 1", 14, id="layout"),
         pytest.param("compression", "--frames 16 --size 64", 29, id="compression"),
         pytest.param("dense", "--frames 16 --size 64 --repeat 1 --regimes 0,3", 18, id="dense"),
+        pytest.param(
+            "fidelity",
+            "--frames 60 --size 64 --redraws 1 --gains 1 --recordings one_photon_miniscope --pictures {folder}",
+            6 + 4 + 6 + 3,
+            id="fidelity",
+        ),
         pytest.param("startup", "--rows 3 --repeat 1", 6, id="startup"),
     ],
 )
-def test_the_benchmark_prints_its_tables(script: str, options: str, lines: int) -> None:
-    command = [sys.executable, str(FOLDER / f"{script}.py"), *options.split()]
+def test_the_benchmark_prints_its_tables(script: str, options: str, lines: int, tmp_path: Path) -> None:
+    command = [sys.executable, str(FOLDER / f"{script}.py"), *options.format(folder=tmp_path).split()]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     printed = [line for line in done.stdout.splitlines() if line.startswith("|") and not line.startswith("|-")]
