@@ -11,7 +11,9 @@ An external service is used when the environment names one, and then it must ans
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +31,30 @@ from dj_photon_codecs.embedded import embedded_server
 
 #: What ``pipeline`` runs on: every database with every kind of store.
 PIPELINES = [(database, store) for database in ("postgres", "mysql") for store in ("file", "s3")]
+
+
+def populate_in_two_processes(table: Any, **options: Any) -> dict[str, Any]:
+    """``table.populate(processes=2)``, whose workers are told a second time to end when they did not hear the first.
+
+    DataJoint handles SIGTERM in Python while it populates, and ends its workers with that signal. One that arrives
+    just before a worker begins to wait for its next task is noted and never looked at: sem_wait() goes on waiting,
+    and populate() with it, for ever. It was seen once; all results are there by then.
+    """
+    ended = threading.Event()
+
+    def remind() -> None:
+        while not ended.wait(30):
+            for worker in multiprocessing.active_children():
+                worker.terminate()
+
+    reminder = threading.Thread(target=remind, daemon=True)
+    reminder.start()
+    try:
+        outcome: dict[str, Any] = table.populate(processes=2, display_progress=False, **options)
+        return outcome
+    finally:
+        ended.set()
+        reminder.join()
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from dj_photon_codecs import (
     PhotonCodec,
     PhotonMovie,
 )
-from services import Pipeline
+from services import Pipeline, populate_in_two_processes
 
 GAIN, ZERO = 20.0, 100.0
 
@@ -215,7 +215,7 @@ def test_populate_in_two_processes_reads_lazily(pipeline: Pipeline) -> None:
     recording, brightness = declare(pipeline)
     movies = [make_counts(i) for i in range(4)]
     recording.insert(row(i, photon(movie)) for i, movie in enumerate(movies))
-    outcome = brightness.populate(processes=2, reserve_jobs=True, display_progress=False)
+    outcome = populate_in_two_processes(brightness, reserve_jobs=True)
     assert (outcome["success_count"], outcome["error_list"]) == (4, [])
     means = [fetched["mean"] for fetched in brightness.to_dicts(order_by="recording")]
     assert means == pytest.approx([movie.mean() for movie in movies], rel=1e-2)
@@ -241,7 +241,7 @@ def test_populate_in_two_processes_writes_movies(pipeline: Pipeline) -> None:
 
     Recording.insert(row(i, photon(COUNTS)) for i in range(3))
     (Recording & "recording=0").fetch1("movie")[0]  # connections and caches are in use before the fork
-    outcome = Corrected.populate(processes=2, display_progress=False)
+    outcome = populate_in_two_processes(Corrected)
     assert (outcome["success_count"], outcome["error_list"]) == (3, [])
     flipped = (Corrected & "recording=2").fetch1("movie")
     assert (flipped[:] == (Recording & "recording=2").fetch1("movie")[:][:, ::-1]).all()

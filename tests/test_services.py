@@ -10,7 +10,7 @@ import datajoint as dj
 import numpy as np
 import pytest
 
-from services import Pipeline, S3Server
+from services import Pipeline, S3Server, populate_in_two_processes
 
 
 def declare(pipeline: Pipeline) -> tuple[Any, Any]:
@@ -62,7 +62,7 @@ def test_pipeline_survives_a_fork(pipeline: Pipeline, reserve_jobs: bool) -> Non
     """Two forked workers read the store and write the database, and this process goes on with both."""
     recording, brightness = declare(pipeline)
     recording.insert({"recording": i, "frames": np.full((2, 3, 4), i)} for i in range(4))
-    outcome = brightness.populate(processes=2, reserve_jobs=reserve_jobs, display_progress=False)
+    outcome = populate_in_two_processes(brightness, reserve_jobs=reserve_jobs)
     assert (outcome["success_count"], outcome["error_list"]) == (4, [])
     rows = brightness.to_dicts(order_by="recording")
     assert [row["mean"] for row in rows] == [0, 1, 2, 3]
