@@ -11,7 +11,7 @@ import numpy.typing as npt
 from .._typing import AnyArray
 from ..errors import ConfigurationError, DamagedChunkError
 from .header import CODED, PLAIN, Payload
-from .model import FRACTION_BITS, LANES, MAX_CONTEXTS, MAX_TOP, PHASES, STATE_LOW, SYMBOLS, Model
+from .model import FRACTION_BITS, LANES, MAX_CONTEXTS, MAX_TOP, PHASES, SCALE, STATE_LOW, SYMBOLS, Model
 
 #: Dtypes of codes.
 DTYPES = ("uint8", "int8", "uint16", "int16")
@@ -128,10 +128,10 @@ def _encode(codes: AnyArray) -> bytes:
     from . import kernels, tables
 
     blank = _blank_frames(codes)
-    blank_codes = codes[blank, 0, 0].astype(np.int64) & 0xFFFF >> (16 - 8 * codes.itemsize)
+    blank_codes = _unsigned(codes)[0][blank, 0, 0].astype(np.uint16)
     movie = np.delete(codes, blank, axis=0) if blank.size else codes
     if not movie.size:
-        return _nothing_modelled(codes, blank, blank_codes)
+        return _nothing_modelled(blank, blank_codes)
     model = _choose_model(movie)
     unsigned, mask = _unsigned(movie)
     base = model.base & mask
@@ -151,7 +151,7 @@ def _encode(codes: AnyArray) -> bytes:
     return Payload(
         model,
         blank.astype(np.uint32),
-        blank_codes.astype(np.uint16),
+        blank_codes,
         table_of,
         frequencies,
         states,
@@ -182,7 +182,7 @@ def _decode_movie(coded: Payload, out: AnyArray) -> None:
 
     model = coded.model
     words = np.concatenate([coded.words, np.zeros(out.shape[2] + LANES, np.uint16)])
-    slots = np.empty((len(coded.frequencies), 1 << 12), np.uint32)
+    slots = np.empty((len(coded.frequencies), SCALE), np.uint32)
     kernels.fill_slots(coded.frequencies, slots)
     levels = np.empty(out.shape, np.uint16) if model.low_bits else out
     states = coded.states.copy()
@@ -221,14 +221,14 @@ def _blank_frames(codes: AnyArray) -> npt.NDArray[np.int64]:
     return np.array([t for t in candidates if (codes[t] == codes[t, 0, 0]).all()], np.int64)
 
 
-def _nothing_modelled(codes: AnyArray, blank: npt.NDArray[np.int64], blank_codes: npt.NDArray[np.int64]) -> bytes:
+def _nothing_modelled(blank: npt.NDArray[np.int64], blank_codes: npt.NDArray[np.uint16]) -> bytes:
     """The payload of a chunk of blank frames only."""
     model = Model(0, 0, 1, _CONTEXT_SHIFT, 0, 0, 0)
     empty = np.empty(0, np.uint16)
     return Payload(
         model,
         blank.astype(np.uint32),
-        blank_codes.astype(np.uint16),
+        blank_codes,
         np.empty(0, np.uint8),
         np.empty((0, SYMBOLS), np.uint32),
         np.full(LANES, STATE_LOW, np.uint32),
@@ -248,16 +248,16 @@ def _choose_model(movie: AnyArray) -> Model:
     band = slice((rows - taken) // 2, (rows - taken) // 2 + taken)
     sample = np.ascontiguousarray(unsigned[:, band])
     base, highest = _range(movie, movie[:, band])
-    levels = highest - base
+    levels, first_row = highest - base, int(movie[0, 0].astype(np.int64).mean() - base)
     coarse = (levels // (MAX_TOP + 1)).bit_length()  # so many low bits away, all levels can be predicted
 
     def model(low_bits: int, blend: int, window: int) -> Model:
         top = min(levels >> low_bits, MAX_TOP)
-        shift = _CONTEXT_SHIFT
-        while ((top << FRACTION_BITS) >> shift) + 1 > MAX_CONTEXTS:
-            shift += 1
-        start = int(movie[0, 0].astype(np.int64).mean() - base) >> low_bits
-        return Model(low_bits, blend, window, shift, min(max(start, 0), top), top, base)
+        start = min(max(first_row >> low_bits, 0), top)
+        chosen = Model(low_bits, blend, window, _CONTEXT_SHIFT, start, top, base)
+        while chosen.contexts > MAX_CONTEXTS:
+            chosen = chosen._replace(context_shift=chosen.context_shift + 1)
+        return chosen
 
     def error(low_bits: int, blend: int, window: int) -> float:
         return float(prediction_errors(sample, mask, model(low_bits, blend, window))[0])

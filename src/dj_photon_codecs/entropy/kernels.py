@@ -64,9 +64,13 @@ def _blur(line: Array, out: Array) -> None:
 
 
 @compiled
-def _predict(means: Array, y: Int, weight: Int, above: Array, here: Array, below: Array, predicted: Array) -> None:
-    """Predictions of row ``y``; the three lines hold blurred rows, and have to take turns between calls."""
+def _predict(t: Int, y: Int, weight: Int, means: Array, column_means: Array, blurred: Array, predicted: Array) -> None:
+    """Predictions of row ``y`` of frame ``t``; ``blurred`` keeps three rows of the means, between calls."""
+    if t == 0:
+        predicted[:] = column_means
+        return
     rows, columns = means.shape
+    above, here, below = blurred[(y + 2) % 3], blurred[y % 3], blurred[(y + 1) % 3]
     if y == 0:
         _blur(means[0], here)
         above[:] = here
@@ -91,6 +95,12 @@ def _follow(column_means: Array, scratch: Array, levels: Array) -> None:
 
 
 @compiled
+def _contexts(model: Model) -> Any:
+    """Contexts in one phase: ``model.contexts``, which compiled code cannot ask for."""
+    return ((model.top << FRACTION_BITS) >> model.context_shift) + 1
+
+
+@compiled
 def _weights(t: Int, model: Model) -> Any:
     """The phase of a frame, the weight of the pixel's own mean, and the rate at which it moves."""
     seen = min(t, model.window)
@@ -104,22 +114,18 @@ def model_codes(codes: Array, mask: Int, model: Model, context_of: Array, symbol
     """Predict every pixel: fills ``context_of`` and ``symbols``, and counts the symbols of each context."""
     frames, rows, columns = codes.shape
     means = np.zeros((rows, columns), np.int32)
-    above, here, below = np.empty(columns, np.int32), np.empty(columns, np.int32), np.empty(columns, np.int32)
+    blurred = np.empty((3, columns), np.int32)
     column_means, scratch = np.empty(columns, np.int32), np.empty(columns, np.int32)
     predicted, levels = np.empty(columns, np.int32), np.empty(columns, np.int32)
     column_means[:] = i32(model.start) << _FRACTION
     shift, low, base, top = i32(model.context_shift), i32(model.low_bits), i32(model.base), i32(model.top)
     mask = i32(mask)
-    contexts = ((model.top << FRACTION_BITS) >> model.context_shift) + 1
+    contexts = _contexts(model)
     for t in range(frames):
         phase, weight, rate = _weights(t, model)
         first = i32(phase * contexts)
         for y in range(rows):
-            if t == 0:
-                predicted[:] = column_means
-            else:
-                _predict(means, y, weight, above, here, below, predicted)
-                above, here, below = here, below, above
+            _predict(t, y, weight, means, column_means, blurred, predicted)
             line, own, context_line, symbol_line = codes[t, y], means[y], context_of[t, y], symbols[t, y]
             for x in range(columns):
                 level = ((i32(line[x]) - base) & mask) >> low
@@ -141,7 +147,7 @@ def prediction_errors(codes: Array, mask: Int, model: Model) -> Any:
     """Mean square and mean size of level less prediction: what the encoder chooses its model by."""
     frames, rows, columns = codes.shape
     means = np.zeros((rows, columns), np.int32)
-    above, here, below = np.empty(columns, np.int32), np.empty(columns, np.int32), np.empty(columns, np.int32)
+    blurred = np.empty((3, columns), np.int32)
     column_means, scratch = np.empty(columns, np.int32), np.empty(columns, np.int32)
     predicted, levels = np.empty(columns, np.int32), np.empty(columns, np.int32)
     column_means[:] = i32(model.start) << _FRACTION
@@ -150,11 +156,7 @@ def prediction_errors(codes: Array, mask: Int, model: Model) -> Any:
     for t in range(frames):
         _, weight, rate = _weights(t, model)
         for y in range(rows):
-            if t == 0:
-                predicted[:] = column_means
-            else:
-                _predict(means, y, weight, above, here, below, predicted)
-                above, here, below = here, below, above
+            _predict(t, y, weight, means, column_means, blurred, predicted)
             line, own = codes[t, y], means[y]
             for x in range(columns):
                 level = min(((i32(line[x]) - base) & mask) >> low, top)
@@ -264,13 +266,13 @@ def pull_symbols(
     """
     frames, rows, columns = out.shape
     means = np.zeros((rows, columns), np.int32)
-    above, here, below = np.empty(columns, np.int32), np.empty(columns, np.int32), np.empty(columns, np.int32)
+    blurred = np.empty((3, columns), np.int32)
     column_means, scratch = np.empty(columns, np.int32), np.empty(columns, np.int32)
     predicted, levels = np.empty(columns, np.int32), np.empty(columns, np.int32)
     symbols = np.empty(columns, np.uint8)
     column_means[:] = i32(model.start) << _FRACTION
     shift, base, top = i32(model.context_shift), i32(model.base), i32(model.top)
-    contexts = ((model.top << FRACTION_BITS) >> model.context_shift) + 1
+    contexts = _contexts(model)
     whole = columns - columns % _LANES
     place = u64(0)
     escaped = 0
@@ -281,11 +283,7 @@ def pull_symbols(
         for y in range(rows):
             if place > u64(n_words):
                 return i64(place), i64(escaped), False
-            if t == 0:
-                predicted[:] = column_means
-            else:
-                _predict(means, y, weight, above, here, below, predicted)
-                above, here, below = here, below, above
+            _predict(t, y, weight, means, column_means, blurred, predicted)
             s0, s1, s2, s3, s4, s5, s6, s7 = _load(states)
             for x in range(0, whole, _LANES):
                 slot0 = _slot(s0, predicted[x], first, shift, table_of, slots)
