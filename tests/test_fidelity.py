@@ -218,9 +218,9 @@ def test_exact_errors_are_those_of_many_draws() -> None:
         exact = exact_errors(mean, conversion_gain=gain, pedestal=pedestal, read_noise=read_noise)
         photons = rng.poisson(mean, 4_000_000) + read_noise * rng.standard_normal(4_000_000)
         counts = np.clip(np.rint(pedestal + gain * photons), 0, 65535).astype(np.uint16)
-        from dj_photon_codecs import AnscombeTransformV2
+        from dj_photon_codecs import DitheredAnscombeV2
 
-        codec = AnscombeTransformV2(pedestal - gain * read_noise**2, gain, encoded_dtype="int32")
+        codec = DitheredAnscombeV2(pedestal - gain * read_noise**2, gain, encoded_dtype="int32")
         stored = codec.decode(codec.encode(counts)).astype(float)
         raw = counts.astype(float)
         assert exact.noise[0] == pytest.approx(raw.std(), rel=2e-3)
@@ -243,10 +243,10 @@ def test_exact_errors_of_a_known_change() -> None:
 
 def test_the_report_agrees_with_the_exact_sum_on_a_lattice() -> None:
     """At 5.3 photons and gain 1 the errors go with the counts; few frames make the mean over time follow them."""
-    from dj_photon_codecs import AnscombeTransformV2
+    from dj_photon_codecs import DitheredAnscombeV2
 
     counts = np.random.default_rng(14).poisson(5.3, (6, 400, 400)).astype(np.uint16)
-    codec = AnscombeTransformV2(0.0, 1.0, encoded_dtype="int32")
+    codec = DitheredAnscombeV2(0.0, 1.0, encoded_dtype="int32")
     exact = exact_errors(5.3, conversion_gain=1.0)
     for means in (None, np.full((400, 400), 5.3)):
         report = fidelity_report(

@@ -8,8 +8,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .anscombe.codec_v2 import AnscombeTransformV2
-    from .anscombe.codec_v3 import AnscombeTransformV3
+    from .anscombe.codec_v2 import AnscombeTransformV2, DitheredAnscombeV2
+    from .anscombe.codec_v3 import AnscombeTransformV3, DitheredAnscombeV3
     from .anscombe.generalized import generalized_anscombe, generalized_inverse_anscombe
     from .calibration import Calibration, calibrate
     from .codec import PhotonCodec, PhotonPortableCodec
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from .movies import PhotonMovie, open_movie, write_movie
 
 _HOMES = {
-    "anscombe.codec_v2": ("AnscombeTransformV2",),
-    "anscombe.codec_v3": ("AnscombeTransformV3",),
+    "anscombe.codec_v2": ("AnscombeTransformV2", "DitheredAnscombeV2"),
+    "anscombe.codec_v3": ("AnscombeTransformV3", "DitheredAnscombeV3"),
     "anscombe.generalized": ("generalized_anscombe", "generalized_inverse_anscombe"),
     "calibration": ("Calibration", "calibrate"),
     "codec": ("PhotonCodec", "PhotonDenseCodec", "PhotonPortableCodec"),
@@ -64,6 +64,8 @@ __all__ = [
     "ConfigurationError",
     "DamagedChunkError",
     "DenseWarning",
+    "DitheredAnscombeV2",
+    "DitheredAnscombeV3",
     "FormatError",
     "InvalidMovieError",
     "LosslessWarning",

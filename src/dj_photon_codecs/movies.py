@@ -18,7 +18,7 @@ from .errors import CalibrationError, ConfigurationError, FormatError, LosslessW
 from .handle import PhotonArray, open_array
 from .sources import Source, as_source
 from .storage.location import Location
-from .storage.profiles import check_profile
+from .storage.profiles import Levels, check_profile
 from .storage.values import value_range
 from .storage.writer import WritePlan, copy_objects, write_array
 
@@ -256,11 +256,20 @@ def _plan(source: Source, options: WriteOptions, calibration: Calibration | None
         profile=profile,
         entropy_coder=dense,
         step=step,
+        levels=_levels(source, calibration, step),
         compressors=options.compressors,
         zarr_format=options.zarr_format,
         negative_allowed=negative_allowed,
         progress=options.progress,
     )
+
+
+def _levels(source: Source, calibration: Calibration, step: float) -> Levels:
+    """Where the counts of a stored movie lie, if it was stored with this noise model and step."""
+    record = source.value.record if isinstance(source.value, PhotonArray) else None
+    if record is None or not record.step or (record.step, record.calibration) != (step, calibration):
+        return Levels.ANYWHERE
+    return Levels.DITHERED if record.dithered else Levels.PLAIN
 
 
 def open_movie(store: Any) -> PhotonArray:

@@ -39,7 +39,7 @@ from .chunks import ChunkReader, Coords
 from .compression import bytes_codecs, choose_compressor, entropy_coder_pays, given_codecs
 from .layout import Layout, plan_layout
 from .location import Location, ProcessStore
-from .profiles import Encoding, plan_encoding
+from .profiles import Encoding, Levels, plan_encoding
 from .progress import progress_bar
 from .record import ATTRIBUTE, MovieRecord
 from .values import ValueRange, check_block, scan
@@ -66,6 +66,8 @@ class WritePlan:
         Whether to use the entropy coder in place of a compressor, where it makes the movie smaller.
     step
         Quantisation in noise standard deviations; 0 when lossless.
+    levels
+        Where the counts lie.
     compressors
         Given by hand, or None for the best by trial.
     zarr_format
@@ -82,6 +84,7 @@ class WritePlan:
     profile: str
     entropy_coder: bool
     step: float
+    levels: Levels
     compressors: Any
     zarr_format: ZarrFormat
     negative_allowed: bool
@@ -118,7 +121,9 @@ def write_array(location: Location, plan: WritePlan) -> dict[str, Json]:
 
 
 def _encoding(plan: WritePlan) -> Encoding:
-    return plan_encoding(plan.profile, plan.source.dtype, plan.values, plan.calibration, plan.step, plan.zarr_format)
+    return plan_encoding(
+        plan.profile, plan.source.dtype, plan.values, plan.calibration, plan.step, plan.zarr_format, plan.levels
+    )
 
 
 def _write(store: Store, location: Location, plan: WritePlan, encoding: Encoding) -> dict[str, Json]:
@@ -129,7 +134,7 @@ def _write(store: Store, location: Location, plan: WritePlan, encoding: Encoding
     if encoding.profile == "dense" and "serializer" not in compression:
         encoding = _encoding(replace(plan, profile="standard"))
     metadata = _metadata(plan, encoding, layout, compression)
-    writer = _ObjectWriter(metadata, store, location)
+    writer = _ObjectWriter(metadata, store, location, encoding.padding)
     write = partial(_write_block, writer, layout, source.shape)
     stride = layout.object_shape[0]
     under_way: Future[int] | None = None
@@ -158,6 +163,7 @@ def _write(store: Store, location: Location, plan: WritePlan, encoding: Encoding
         calibration=plan.calibration,
         original_bytes=math.prod(source.shape) * source.dtype.itemsize,
         stored_bytes=stored_bytes,
+        dithered=encoding.dithered,
     )
     return put_documents(store, replace(metadata, attributes={ATTRIBUTE: record.to_dict()}))
 
@@ -259,11 +265,12 @@ class _ObjectWriter:
     zarr's own way would fetch each shard before it writes it, and compress one chunk after the other.
     """
 
-    def __init__(self, metadata: ArrayMetadata, store: Store, location: Location) -> None:
+    def __init__(self, metadata: ArrayMetadata, store: Store, location: Location, padding: Any) -> None:
         self._reader = ChunkReader(metadata, ProcessStore(location))  # for its pipelines and its grid
         self._metadata = metadata
         self._store = store
         self._location = location
+        self._padding = padding
 
     async def write(self, stored: Coords, counts: AnyArray) -> int:
         """Write one object; gives its size in bytes."""
@@ -285,11 +292,11 @@ class _ObjectWriter:
         return isinstance(self._metadata, ArrayV3Metadata) and isinstance(self._metadata.codecs[0], ShardingCodec)
 
     async def _encode(self, counts: AnyArray, place: Coords) -> bytes:
-        """The bytes of one inner chunk; what it has beyond the edge of the array is fill value, as in zarr."""
+        """The bytes of one inner chunk, filled up beyond the edge of the array with what is never read."""
         chunk_shape = self._reader.grid.chunk
         part = counts[tuple(slice(i * c, (i + 1) * c) for i, c in zip(place, chunk_shape, strict=True))]
         if part.shape != chunk_shape:
-            padded = np.full(chunk_shape, self._metadata.fill_value, counts.dtype)
+            padded = np.full(chunk_shape, self._padding, counts.dtype)
             padded[tuple(slice(n) for n in part.shape)] = part
             part = padded
         spec = self._reader.spec
