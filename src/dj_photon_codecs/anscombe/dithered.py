@@ -84,7 +84,7 @@ def _unbiased(signal: FloatArray, parameters: TransformParameters) -> FloatArray
     """Counts for signals that are uniform within half a code of ``signal``, with the mean of those."""
     values = np.asarray(signal) + _centre(parameters)
     edge = steep_below(parameters)
-    correction = parameters.conversion_gain * parameters.step**2 / 48.0
+    correction = parameters.conversion_gain * (parameters.step * parameters.step) / 48.0
     with np.errstate(over="ignore", invalid="ignore"):
         if edge is None:
             return inverse_signal(values, parameters) - np.where(values < 0.0, 0.0, correction)
