@@ -13,6 +13,8 @@ import numpy.typing as npt
 import pytest
 
 from dj_photon_codecs import Calibration, CalibrationError, FormatError, InvalidMovieError, PhotonMovie, write_movie
+from dj_photon_codecs.anscombe.parameters import TransformParameters
+from dj_photon_codecs.anscombe.transform import rounded_codes
 from dj_photon_codecs.errors import ConfigurationError
 from dj_photon_codecs.fidelity import FidelityReport, exact_errors, fidelity_report
 
@@ -177,6 +179,19 @@ def test_memory_does_not_grow_with_the_movie(tmp_path: Path) -> None:
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert peaks[1] < 1.2 * peaks[0]
+
+
+def test_the_limit_of_a_dithered_movie_is_that_of_plain_codes(tmp_path: Path) -> None:
+    """The counts that dither spreads tell no more than the codes: the limit is not that of the counts."""
+    rng = np.random.default_rng(11)
+    counts = np.rint(100 + 30 * rng.poisson(9.0, (30, 64, 64)) + rng.normal(0, 15, (30, 64, 64))).astype(np.uint16)
+    handle = write_movie(tmp_path / "m", counts, calibration=Calibration.given(30.0, 92.5), progress=False)
+    report = fidelity_report(counts, handle, means=np.full((64, 64), 370.0))
+    codes = rounded_codes(counts, TransformParameters(92.5, 30.0))
+    law = np.unique(codes, return_counts=True)[1] / codes.size
+    assert report.limit_bits == pytest.approx(-(law * np.log2(law)).sum(), abs=0.01)
+    assert report.bits_per_pixel is not None
+    assert report.limit_bits < report.bits_per_pixel < report.lossless_limit_bits
 
 
 def test_entropy_limit_is_that_of_the_law() -> None:
