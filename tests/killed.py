@@ -18,6 +18,7 @@ from typing import Any
 import datajoint as dj
 import numpy as np
 import s3fs  # noqa: F401  (imported here, once for all children)
+from numcodecs.blosc import get_mutex
 from tqdm import tqdm
 
 import dj_photon_codecs.codec  # noqa: F401
@@ -32,6 +33,10 @@ EVENTS = (
     "row begins",
     "row done",
 )
+
+# Semaphores of the system, which a killed process would leave behind: made once, here.
+tqdm.get_lock()
+get_mutex()
 
 COUNTS = np.random.default_rng(0).poisson(5, (96, 128, 128)).astype(np.uint16)
 
@@ -58,7 +63,6 @@ def insert_and_die(
 ) -> None:
     """Insert the movie, and be killed `delay` seconds after `event`; tells the id of its database session first."""
     small_objects()
-    tqdm.set_lock(threading.RLock())  # its own is a semaphore of the system, which a killed process leaves behind
     warnings.filterwarnings("ignore", "MariaDB is not officially supported", UserWarning)
     logging.getLogger("datajoint").setLevel(logging.WARNING)
 
