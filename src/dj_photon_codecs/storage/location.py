@@ -39,7 +39,7 @@ class Location:
     label
         What users are shown: a path or URL without credentials.
     root
-        Path of the folder, on the local machine or on ``filesystem``.
+        Path of the folder, on the local machine or on ``filesystem``; a URL there may hold a password.
     filesystem
         None for local paths. Carries the credentials, and so is kept out of the repr.
     given
@@ -47,7 +47,7 @@ class Location:
     """
 
     label: str
-    root: str
+    root: str = field(repr=False)
     filesystem: Any = field(default=None, repr=False, compare=False)
     given: Store | None = field(default=None, repr=False, compare=False)
 
@@ -85,9 +85,16 @@ class Location:
         if self.filesystem is None:
             return LocalStore(self.root, read_only=read_only)
         filesystem = self.filesystem
-        if getattr(filesystem, "_pid", os.getpid()) != os.getpid():
-            # After a fork its connections and event loop belong to the parent: make it anew.
-            filesystem = type(filesystem)(*filesystem.storage_args, **filesystem.storage_options)
+        forked = getattr(filesystem, "_pid", os.getpid()) != os.getpid()
+        blocking = filesystem.async_impl and not filesystem.asynchronous
+        if forked or blocking:
+            # After a fork its connections and event loop belong to the parent: make it anew. And zarr would make one
+            # for its own event loop by way of JSON, which fsspec cannot for None: DataJoint's word for a key that the
+            # environment has.
+            options = {name: value for name, value in filesystem.storage_options.items() if value is not None}
+            if blocking:
+                options["asynchronous"] = True
+            filesystem = type(filesystem)(*filesystem.storage_args, **options)
         return FsspecStore.from_mapper(fsspec.FSMap(self.root, filesystem), read_only=read_only)
 
     @contextmanager
