@@ -52,6 +52,11 @@ def small_objects(set_value: Callable[[object, str, int], None] = setattr) -> No
     set_value(layout, "SHARD_BYTES", 1 << 20)
 
 
+def terminate(*_: object) -> None:
+    """End with an exception, as a worker of populate does."""
+    raise SystemExit("SIGTERM received")
+
+
 def insert_and_die(
     told: Connection,
     address: dict[str, Any],
@@ -60,17 +65,22 @@ def insert_and_die(
     key: dict[str, Any],
     event: str,
     delay: float,
+    number: int,
 ) -> None:
-    """Insert the movie, and be killed `delay` seconds after `event`; tells the id of its database session first."""
+    """Insert the movie, and send oneself a signal `delay` seconds after `event`.
+
+    Tells the id of its database session first. SIGTERM is handled as DataJoint's populate does.
+    """
     small_objects()
+    signal.signal(signal.SIGTERM, terminate)
     warnings.filterwarnings("ignore", "MariaDB is not officially supported", UserWarning)
     logging.getLogger("datajoint").setLevel(logging.WARNING)
 
     def reached(name: str) -> None:
         if name == event and delay == 0:
-            os.kill(os.getpid(), signal.SIGKILL)
+            os.kill(os.getpid(), number)
         elif name == event:
-            threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
+            threading.Timer(delay, os.kill, (os.getpid(), number)).start()
 
     put = Target.put
 

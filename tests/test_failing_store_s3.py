@@ -219,16 +219,18 @@ def test_a_read_that_fails_in_passing_gives_the_right_counts(
 
 
 @pytest.mark.parametrize(
-    ("kind", "expected"),
+    ("passes", "kind", "expected"),
     [
-        ("error", StorageError),
-        ("reset", StorageError),
-        ("hang", StorageError),
-        ("short", StorageError),
-        ("truncated", DamagedChunkError),
+        pytest.param(0, "error", StorageError, id="error of the index"),
+        pytest.param(0, "short", StorageError, id="short index"),
+        pytest.param(0, "truncated", DamagedChunkError, id="truncated index"),
+        pytest.param(1, "error", StorageError, id="error of the chunk"),
+        pytest.param(1, "reset", StorageError, id="closed connection"),
+        pytest.param(1, "hang", StorageError, id="no answer"),
+        pytest.param(1, "short", StorageError, id="short chunk"),
+        pytest.param(1, "truncated", DamagedChunkError, id="truncated chunk"),
     ],
 )
-@pytest.mark.parametrize("passes", [0, 1], ids=["index", "chunk"])
 def test_a_read_that_fails_for_good_gives_an_error_and_no_counts(
     impatient: None, proxy: Proxy, movie: Any, kind: Any, expected: type[PhotonCodecError], passes: int
 ) -> None:

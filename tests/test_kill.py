@@ -69,18 +69,25 @@ def address(pipeline: Pipeline) -> dict[str, Any]:
     }
 
 
-def kill_an_insert(pipeline: Pipeline, table: Any, key: dict[str, Any], event: str, delay: float) -> None:
-    """Have a child insert and die, and wait until the database has noticed."""
+def kill_an_insert(
+    pipeline: Pipeline,
+    table: Any,
+    key: dict[str, Any],
+    event: str,
+    delay: float = 0.0,
+    number: signal.Signals = signal.SIGKILL,
+) -> int | None:
+    """Have a child insert and die, and wait until the database has noticed; gives the child's exit code."""
     context = multiprocessing.get_context("forkserver")
     told, tells = context.Pipe(duplex=False)
     stores = dict(pipeline.config.stores)
-    task = (tells, address(pipeline), stores, table.full_table_name, key, event, delay)
+    task = (tells, address(pipeline), stores, table.full_table_name, key, event, delay, number)
     child = context.Process(target=killed.insert_and_die, args=task)
     child.start()
     tells.close()
     session = told.recv()
     child.join()
-    assert child.exitcode == -signal.SIGKILL
+    code = child.exitcode
     child.close()
     told.close()
     # A statement that was sent before the kill may still be committed: until its session has ended, nobody knows.
@@ -90,6 +97,7 @@ def kill_an_insert(pipeline: Pipeline, table: Any, key: dict[str, Any], event: s
     }[pipeline.database]
     while pipeline.schema.connection.query(sessions, args=(session,)).fetchone()[0]:
         time.sleep(0.002)
+    return code
 
 
 def stored_path(table: Any, key: dict[str, Any]) -> str:
@@ -118,7 +126,7 @@ def test_a_killed_insert_leaves_a_whole_movie_or_orphans_for_the_collector(pipel
         event = killed.EVENTS[number % len(killed.EVENTS)]
         delay = rng.choice([0.0, rng.uniform(0, LONGEST_DELAY)])
         moment = f"kill {number} (seed {seed}), {1e3 * delay:.2f} ms after {event!r}"
-        kill_an_insert(pipeline, recording, key, event, delay)
+        assert kill_an_insert(pipeline, recording, key, event, delay) == -signal.SIGKILL, moment
 
         rows = len(recording & key)
         if rows:
@@ -147,10 +155,19 @@ def test_a_killed_insert_leaves_a_whole_movie_or_orphans_for_the_collector(pipel
 def test_the_same_insert_takes_another_path_beside_the_orphan(pipeline: Pipeline, recording: Any) -> None:
     """A movie is never written over another: what a killed process left is in nobody's way before it is collected."""
     key = {"recording": 1}
-    kill_an_insert(pipeline, recording, key, "zarr.json done", 0.0)
+    kill_an_insert(pipeline, recording, key, "zarr.json done")
     orphans = set(pipeline.objects()) - objects_of(pipeline, [stored_path(recording, {"recording": 0})])
     assert len(orphans) == 4
     recording.insert1({**key, "movie": killed.movie()})
     assert is_whole((recording & key).fetch1("movie"))
     assert not orphans & objects_of(pipeline, [stored_path(recording, key)])
     assert set(dj.gc.GarbageCollector(pipeline.schema).collect()["orphaned_schema_paths"]) == orphans
+
+
+def test_a_worker_that_is_asked_to_end_removes_what_it_wrote(pipeline: Pipeline, recording: Any) -> None:
+    """Invariant 6, for SIGTERM as DataJoint's populate handles it."""
+    stored = pipeline.objects()
+    code = kill_an_insert(pipeline, recording, {"recording": 1}, "c/1/0/0 done", number=signal.SIGTERM)
+    assert code == 1
+    assert len(recording()) == 1
+    assert pipeline.objects() == stored
