@@ -95,7 +95,9 @@ def kill_an_insert(
         "postgres": "SELECT count(*) FROM pg_stat_activity WHERE pid = %s",
         "mysql": "SELECT count(*) FROM information_schema.processlist WHERE id = %s",
     }[pipeline.database]
+    given_up = time.monotonic() + 60
     while pipeline.schema.connection.query(sessions, args=(session,)).fetchone()[0]:
+        assert time.monotonic() < given_up, "the database has not noticed for a minute"
         time.sleep(0.002)
     return code
 
