@@ -163,6 +163,8 @@ def write_movie(
         For options out of range, or a place that is not empty.
     CalibrationError
         For ``anscombe-v1`` without a reliable noise model in its valid domain.
+    StorageError
+        When the store fails; what could not be removed again is named in a note on the error.
 
     Warns
     -----
@@ -290,16 +292,19 @@ def open_movie(store: Any) -> PhotonArray:
     ------
     FormatError
         When there is no array, or one of a newer format version.
+    StorageError
+        When the store cannot be read.
     """
     location = Location.of(store)
     opened = location.open(read_only=True)
     prototype = default_buffer_prototype()
 
     async def read(key: str) -> Json | None:
-        try:
-            buffer = await opened.get(key, prototype)
-        except FileNotFoundError:  # the folder itself is not there
-            return None
+        with location.errors_named(f"{key!r} of {location.label} cannot be read"):
+            try:
+                buffer = await opened.get(key, prototype)
+            except FileNotFoundError:  # the folder itself is not there
+                return None
         return None if buffer is None else json.loads(buffer.to_bytes())
 
     for zarr_format, keys in _DOCUMENTS.items():
