@@ -16,39 +16,15 @@ from datajoint.errors import DataJointError, DuplicateError
 
 from dj_photon_codecs import AuditReport, PhotonMovie, StorageError, audit_store
 from services import Pipeline
+from tables import crosswise, declare_recording, folders, objects_of, photon, row
 
 
-def photon(seed: int = 0) -> PhotonMovie:
-    """A small movie with its true noise model."""
-    counts = np.random.default_rng(seed).poisson(6, size=(20, 32, 32)).astype(np.uint16)
-    return PhotonMovie(counts, conversion_gain=1, zero_level=0)
-
-
-def declare(pipeline: Pipeline, column: str | None = None) -> Any:
-    """A table of movies, with a key that needs escaping in paths."""
-
-    @pipeline.schema
-    class Recording(dj.Manual):  # type: ignore[misc]
-        definition = f"""
-        subject : varchar(16)
-        recording : int32
-        ---
-        movie = null : {column or f"<photon@{pipeline.store}>"}
-        """
-
-    return Recording
-
-
-def row(index: int, movie: Any = None) -> dict[str, Any]:
-    return {"subject": "m/1", "recording": index, "movie": movie}
+def declare(pipeline: Pipeline, column: str = "<photon@imaging>") -> Any:
+    return declare_recording(pipeline.schema, column)
 
 
 def audit(pipeline: Pipeline, **options: Any) -> AuditReport:
     return audit_store(pipeline.schema, pipeline.store, progress=False, **options)
-
-
-def objects_of(pipeline: Pipeline, index: int) -> list[str]:
-    return [name for name in pipeline.objects() if f"recording={index}/" in name]
 
 
 def rewrite(pipeline: Pipeline, table: Any, index: int, **changes: Any) -> None:
@@ -63,17 +39,19 @@ def rewrite(pipeline: Pipeline, table: Any, index: int, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize("verify", [False, True])
+@crosswise
 def test_a_store_that_agrees_with_its_rows_is_said_to(pipeline: Pipeline, verify: bool) -> None:
     recording = declare(pipeline)
     recording.insert([row(1, photon()), row(2, photon(1)), row(3)])
     report = audit(pipeline, verify=verify)
     assert report, report
     assert report.verified is verify
-    assert sorted(report.referenced) == sorted({name.split(".zarr")[0] + ".zarr" for name in pipeline.objects()})
+    assert sorted(report.referenced) == sorted(folders(pipeline.objects()))
     assert report.unattributed == ()
     assert str(report).startswith("store imaging: 2 referenced, 0 orphaned (0 bytes), 0 missing")
 
 
+@crosswise
 def test_each_kind_of_disagreement_is_found_and_only_that(pipeline: Pipeline) -> None:
     """Invariant 6: what is referenced, orphaned, missing and damaged, in one store at once."""
     recording = declare(pipeline)
@@ -94,7 +72,7 @@ def test_each_kind_of_disagreement_is_found_and_only_that(pipeline: Pipeline) ->
     assert not report
     assert len(report.referenced) == 6
     [orphan] = report.orphaned
-    assert {name.split(".zarr")[0] + ".zarr" for name in orphans} == {orphan.path}
+    assert folders(orphans) == {orphan.path}
     assert orphan.n_objects == len(orphans) == 2
     assert orphan.n_bytes == sum(len(fs.cat_file(full(name))) for name in orphans)
     assert [problem.key for problem in report.missing] == [{"subject": "m/1", "recording": 2}]
@@ -110,6 +88,7 @@ def test_each_kind_of_disagreement_is_found_and_only_that(pipeline: Pipeline) ->
     assert "unattributed: notes" in text
 
 
+@crosswise
 def test_one_altered_byte_is_found_when_every_chunk_is_read(pipeline: Pipeline) -> None:
     """Invariant 5."""
     recording = declare(pipeline)
@@ -142,6 +121,7 @@ def test_the_sizes_in_the_row_are_those_in_the_store(
     assert audit(local_pipeline), str(audit(local_pipeline))
 
 
+@crosswise
 def test_the_default_store_is_audited_by_its_name_and_by_default(pipeline: Pipeline) -> None:
     recording = declare(pipeline, "<photon@>")
     recording.insert1(row(1, photon()))
@@ -168,6 +148,7 @@ def test_movies_of_another_store_are_not_missed_in_this_one(local_pipeline: Pipe
     assert (report.referenced, report.missing) == ((), ())
 
 
+@crosswise
 def test_a_row_whose_store_is_not_configured_is_unreadable_and_its_movie_no_orphan(pipeline: Pipeline) -> None:
     recording = declare(pipeline)
     recording.insert1(row(1, photon()))
@@ -219,23 +200,15 @@ def test_objects_of_datajoints_own_codecs_are_counted_too(local_pipeline: Pipeli
     assert len(audit(local_pipeline).orphaned) == 2
 
 
+@crosswise
 def test_what_a_copied_row_refers_to_in_another_schema_is_referenced(pipeline: Pipeline) -> None:
     """Rows that INSERT ... SELECT copies refer to the movies of the original."""
     recording = declare(pipeline)
     recording.insert1(row(1, photon()))
     other = dj.Schema(pipeline.schema.database + "_copy", connection=pipeline.instance.connection)
     try:
-
-        @other
-        class Selected(dj.Manual):  # type: ignore[misc]
-            definition = f"""
-            subject : varchar(16)
-            recording : int32
-            ---
-            movie = null : <photon@{pipeline.store}>
-            """
-
-        Selected.insert(recording)
+        selected = declare_recording(other)
+        selected.insert(recording)
         recording.delete()
         assert len(audit(pipeline).orphaned) == 1  # as far as the one schema knows
         assert audit_store([pipeline.schema, other], pipeline.store)
@@ -266,6 +239,7 @@ def test_partitioned_stores_are_audited(local_pipeline: Pipeline) -> None:
     assert len(audit(local_pipeline).orphaned) == 1
 
 
+@crosswise
 def test_orphans_have_an_age(pipeline: Pipeline) -> None:
     recording = declare(pipeline)
     recording.insert1(row(1, photon()))
@@ -278,6 +252,7 @@ def test_orphans_have_an_age(pipeline: Pipeline) -> None:
     assert report.orphaned_for(timedelta(hours=-1)) == (orphan,)
 
 
+@crosswise
 def test_the_orphan_of_a_refused_row_is_found(pipeline: Pipeline) -> None:
     """DataJoint refuses a duplicate row after its movie is written: exactly that movie is an orphan."""
     recording = declare(pipeline)
@@ -287,7 +262,7 @@ def test_the_orphan_of_a_refused_row_is_found(pipeline: Pipeline) -> None:
         recording.insert1(row(1, photon(1)))
     [orphan] = audit(pipeline).orphaned
     added = set(pipeline.objects()) - before
-    assert {name.split(".zarr")[0] + ".zarr" for name in added} == {orphan.path}
+    assert folders(added) == {orphan.path}
     pipeline.backend.remove_folder(orphan.path)
     assert set(pipeline.objects()) == before
     assert audit(pipeline, verify=True)
