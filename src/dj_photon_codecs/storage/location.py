@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import threading
 import traceback
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -155,15 +154,14 @@ class ProcessStore:
     def __init__(self, location: Location) -> None:
         self.location = location
         self._opened: tuple[int, Store] | None = None
-        self._lock = threading.Lock()
 
     def get(self) -> Store:
         """The store, read-only, for this process."""
         opened = self._opened
         if opened is None or opened[0] != os.getpid():
-            with self._lock:
-                opened = (os.getpid(), self.location.open(read_only=True))
-                self._opened = opened
+            # no lock: a child forked while another thread held it would wait for ever, and opening does no I/O
+            opened = (os.getpid(), self.location.open(read_only=True))
+            self._opened = opened
         return opened[1]
 
     def __getstate__(self) -> dict[str, Any]:
