@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -26,6 +26,20 @@ _CONCURRENCY = 8
 
 #: Objects of one request that are fetched whole at the same time: this many shards are in memory, decoded.
 _OBJECTS = 2
+
+
+class Chunks(Protocol):
+    """Where a :class:`ReadingPipeline` has its chunks from."""
+
+    @property
+    def reader(self) -> ChunkReader:
+        """Of the array that they are of: for its grid."""
+
+    async def get(self, coords: Coords, *, keep: bool) -> AnyArray:
+        """One chunk; kept for the next reader, or not."""
+
+    async def get_object(self, stored: Coords) -> dict[Coords, AnyArray | Exception]:
+        """All chunks of an object, each decoded, or the error that reading it gives."""
 
 
 class CachedChunks:
@@ -67,6 +81,10 @@ class CachedChunks:
             CACHE.put((self.owner, coords), chunk)
         return chunk
 
+    async def get_object(self, stored: Coords) -> dict[Coords, AnyArray | Exception]:
+        """All chunks of an object in one request, past the cache: their reader takes all of them."""
+        return await self.reader.read_object(stored)
+
     def prefetch(self, coords: Coords) -> None:
         """Start to read a chunk into the cache, and do not wait; an error shows when the chunk is asked for."""
         if self.peek(coords) is None:
@@ -75,9 +93,9 @@ class CachedChunks:
 
 @dataclass(frozen=True)
 class ReadingPipeline(BatchedCodecPipeline):
-    """zarr's codec pipeline, reading through :class:`CachedChunks`."""
+    """zarr's codec pipeline, reading through :class:`Chunks`."""
 
-    chunks: CachedChunks | None = None
+    chunks: Chunks | None = None
 
     async def read(
         self,
@@ -122,7 +140,7 @@ class ReadingPipeline(BatchedCodecPipeline):
         """Copy whole inner chunks of one object, fetched in one request."""
         assert self.chunks is not None
         async with gate:
-            decoded = await self.chunks.reader.read_object(stored)
+            decoded = await self.chunks.get_object(stored)
             for place, selection, out_selection, *_ in parts:
                 chunk = decoded.pop(_global(grid, stored, place))
                 if isinstance(chunk, Exception):

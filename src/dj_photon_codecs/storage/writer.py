@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import math
 import warnings
 from concurrent.futures import Future
@@ -35,8 +36,10 @@ from .._zarr import (
 from ..calibration import Calibration
 from ..errors import CodeRangeError, ConfigurationError, DenseWarning, StorageError
 from ..sources import Source
+from .checksums import checksum_of, pack_checksums
 from .chunks import ChunkReader, Coords
 from .compression import bytes_codecs, choose_compressor, entropy_coder_pays, given_codecs
+from .documents import sealed
 from .layout import Layout, plan_layout
 from .location import Location, ProcessStore
 from .profiles import Encoding, plan_encoding
@@ -158,22 +161,24 @@ def _write(store: Store, location: Location, plan: WritePlan, encoding: Encoding
         calibration=plan.calibration,
         original_bytes=math.prod(source.shape) * source.dtype.itemsize,
         stored_bytes=stored_bytes,
+        checksums=pack_checksums(writer.checksums),
     )
-    return put_documents(store, replace(metadata, attributes={ATTRIBUTE: record.to_dict()}))
+    record = sealed(record, metadata_documents(metadata))
+    documents = metadata_documents(replace(metadata, attributes={ATTRIBUTE: record.to_dict()}))
+    put_documents(store, documents)
+    return documents
 
 
-def put_documents(store: Store, metadata: ArrayMetadata) -> dict[str, Json]:
+def put_documents(store: Store, documents: dict[str, Json]) -> None:
     """Write the metadata documents of an array, which makes it an array."""
-    documents = metadata_documents(metadata)
 
     async def put() -> None:
-        buffers = metadata.to_buffer_dict(default_buffer_prototype())
         # the document that makes it an array comes last: in Zarr V2, after the attributes
-        for key in sorted(buffers, key=lambda key: key in (".zarray", "zarr.json")):
-            await store.set(key, buffers[key])
+        for key in sorted(documents, key=lambda key: key in (".zarray", "zarr.json")):
+            content = json.dumps(documents[key], indent=2).encode()
+            await store.set(key, default_buffer_prototype().buffer.from_bytes(content))
 
     submit(put()).result()
-    return documents
 
 
 def _settle(under_way: Future[int] | None) -> None:
@@ -264,6 +269,8 @@ class _ObjectWriter:
         self._metadata = metadata
         self._store = store
         self._location = location
+        #: Of all inner chunks: filled in as they are written.
+        self.checksums = np.zeros(self._reader.grid.chunks, np.uint32)
 
     async def write(self, stored: Coords, counts: AnyArray) -> int:
         """Write one object; gives its size in bytes."""
@@ -278,6 +285,9 @@ class _ObjectWriter:
             await self._store.set(key, default_buffer_prototype().buffer.from_bytes(content))
         except OSError as error:
             raise StorageError(f"object {key!r} of {self._location.label} could not be written: {error}") from error
+        for place, payload in zip(places, payloads, strict=True):
+            coords = tuple(o * n + i for o, n, i in zip(stored, grid.per_object, place, strict=True))
+            self.checksums[coords] = checksum_of(payload)
         return len(content)
 
     @property
@@ -364,7 +374,7 @@ def _missing_folders(location: Location) -> list[Path]:
     return list(itertools.takewhile(lambda path: not path.exists(), [folder, *folder.parents]))
 
 
-def copy_objects(origin: ChunkReader, location: Location) -> None:
+def copy_objects(origin: ChunkReader, documents: dict[str, Json], location: Location) -> None:
     """Copy a stored array byte for byte: its objects, then its metadata documents.
 
     Raises
@@ -379,4 +389,4 @@ def copy_objects(origin: ChunkReader, location: Location) -> None:
     with all_or_nothing(location) as store:
         for stored in origin.grid.all_objects():
             submit(copy(stored, store)).result()
-        put_documents(store, origin.metadata)
+        put_documents(store, documents)
