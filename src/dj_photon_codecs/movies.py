@@ -11,11 +11,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ._typing import ZarrFormat
+from ._zarr import submit
 from .calibration import Calibration, calibrate
 from .errors import CalibrationError, ConfigurationError, FormatError, LosslessWarning
 from .handle import PhotonArray, open_array
 from .sources import Source, as_source
-from .storage.documents import read_documents
+from .storage.documents import read_documents, refuse_altered
 from .storage.location import Location
 from .storage.profiles import check_profile
 from .storage.values import value_range
@@ -187,6 +188,7 @@ def write_to(
     check_options(options)
     source = as_source(movie)
     if isinstance(movie, PhotonArray) and _settings_agree(movie, options, calibration):
+        submit(refuse_altered(movie._location, movie.record, movie._documents)).result()
         location = place()
         copy_objects(movie._chunks.reader, movie._documents, location)
         return PhotonArray(location, movie._documents, movie.record)
@@ -280,14 +282,14 @@ def open_movie(store: Any) -> PhotonArray:
         When there is no array, or one of a newer format version, or its metadata was altered after it was written.
     """
     location = Location.of(store)
-    documents = read_documents(location)
+    documents = submit(read_documents(location)).result()
     if "zarr.json" in documents and documents["zarr.json"].get("node_type") != "array":
-        documents = {}
-    if not documents:
+        documents = {}  # a group
+    if "zarr.json" not in documents and ".zarray" not in documents:
         raise FormatError(
             f"there is no Zarr array at {location.label}: it needs a zarr.json or a .zarray document. Of a movie that "
             "lost it, a handle fetched from the database reads without it, and has its content in .documents"
         )
     movie = open_array(location, documents)
-    movie._refuse_altered()
+    submit(refuse_altered(location, movie.record, documents)).result()
     return movie

@@ -12,7 +12,7 @@ import numpy as np
 import zarr
 
 from .._typing import AnyArray, Json
-from .._zarr import ArrayMetadata, AsyncArray, StorePath, parse_metadata
+from .._zarr import ArrayMetadata, AsyncArray, StorePath, parse_metadata, submit
 from ..calibration import Calibration
 from ..errors import CalibrationError
 from ..storage.chunks import ChunkReader
@@ -75,12 +75,8 @@ class PhotonArray(_ZarrArray):
 
     @cached_property
     def _chunks(self) -> CachedChunks:
-        self._refuse_altered()
-        return CachedChunks(self._reader)
-
-    def _refuse_altered(self) -> None:
-        """Raise FormatError where the metadata of the handle is not what was written; asks the store only then."""
-        refuse_altered(self._location, self._record, self._documents)
+        location, record, documents = self._location, self._record, self._documents  # and not the handle itself
+        return CachedChunks(self._reader, lambda: refuse_altered(location, record, documents))
 
     @cached_property
     def _async_array(self) -> AsyncArray[Any]:  # type: ignore[override]  # a field there, made on demand here
@@ -256,7 +252,7 @@ class PhotonArray(_ZarrArray):
         StorageError
             When the store cannot be reached: that says nothing of the movie.
         """
-        problems = document_problems(self._location, self._record, self._documents)
+        problems = submit(document_problems(self._location, self._record, self._documents)).result()
         if not is_as_written(self._record, self._documents):
             return VerificationReport(0, metadata=problems)
         return replace(verify_chunks(self._reader, progress=progress), metadata=problems)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import re
 import weakref
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -43,10 +43,20 @@ class Chunks(Protocol):
 
 
 class CachedChunks:
-    """Decoded chunks of one array: from the cache, from a read already under way, or from the store."""
+    """Decoded chunks of one array: from the cache, from a read already under way, or from the store.
 
-    def __init__(self, reader: ChunkReader) -> None:
+    Parameters
+    ----------
+    reader
+        Of the array.
+    admit
+        Raises where no chunk is to be read at all; asked before the first one.
+    """
+
+    def __init__(self, reader: ChunkReader, admit: Callable[[], Awaitable[None]]) -> None:
         self.reader = reader
+        self._admit = admit
+        self._admitted = False
         self.owner = new_owner()
         self._under_way: dict[tuple[int, Coords], asyncio.Task[AnyArray]] = {}
         weakref.finalize(self, CACHE.drop, self.owner)
@@ -54,6 +64,11 @@ class CachedChunks:
     def peek(self, coords: Coords) -> AnyArray | None:
         """The chunk if it is in the cache."""
         return CACHE.get((self.owner, coords))
+
+    async def _admission(self) -> None:
+        if not self._admitted:
+            await self._admit()
+            self._admitted = True
 
     async def get(self, coords: Coords, *, keep: bool) -> AnyArray:
         """The chunk, decoded at most once however many ask at the same time.
@@ -68,6 +83,7 @@ class CachedChunks:
         chunk = self.peek(coords)
         if chunk is not None:
             return chunk
+        await self._admission()
         # A task belongs to its event loop: callers on another loop decode for themselves.
         name = (id(asyncio.get_running_loop()), coords)
         task = self._under_way.get(name)
@@ -83,6 +99,7 @@ class CachedChunks:
 
     async def get_object(self, stored: Coords) -> dict[Coords, AnyArray | Exception]:
         """All chunks of an object in one request, past the cache: their reader takes all of them."""
+        await self._admission()
         return await self.reader.read_object(stored)
 
     def prefetch(self, coords: Coords) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import struct
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
 from .._typing import Json
-from .._zarr import default_buffer_prototype, submit
+from .._zarr import default_buffer_prototype
 from ..errors import FormatError, StorageError
 from .location import Location
 from .record import ATTRIBUTE, MovieRecord, without_record
@@ -22,9 +23,6 @@ from .record import ATTRIBUTE, MovieRecord, without_record
 DOCUMENTS = {3: ("zarr.json",), 2: (".zarray", ".zattrs")}
 
 _DIGEST_BYTES = 8
-
-#: Integers beyond the doubles stay as they are.
-_LARGEST = 10**300
 
 
 def sealed(record: MovieRecord, documents: dict[str, Json]) -> MovieRecord:
@@ -49,17 +47,20 @@ def _digest(record: MovieRecord, documents: dict[str, Json]) -> str:
 
 
 def _canonical(value: Any) -> Any:
-    """JSON values with every number a double: databases write numbers as they like, 100.0 as 100, 1e16 in full."""
+    """JSON values with the bits of a double for every number: databases write 100.0 as 100, and 1e16 in full."""
     if isinstance(value, dict):
         return {name: _canonical(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_canonical(inner) for inner in value]
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value) + 0.0 if abs(value) < _LARGEST else value  # and no negative zero
+        try:
+            return struct.pack(">d", float(value) + 0.0).hex()  # and no negative zero
+        except OverflowError:  # an integer beyond the doubles, which is in no movie
+            return "beyond"
     return value
 
 
-def read_documents(location: Location) -> dict[str, Json]:
+async def read_documents(location: Location) -> dict[str, Json]:
     """The metadata documents that are in the store, by key; those of Zarr 3 first, and empty when there are none.
 
     Raises
@@ -82,8 +83,8 @@ def read_documents(location: Location) -> dict[str, Json]:
         return None if buffer is None else buffer.to_bytes()
 
     for keys in DOCUMENTS.values():
-        contents = {key: submit(read(key)).result() for key in keys}
-        if contents[keys[0]] is not None:
+        contents = {key: await read(key) for key in keys}
+        if any(text is not None for text in contents.values()):
             return {key: _parsed(text, key, location) for key, text in contents.items() if text is not None}
     return {}
 
@@ -104,7 +105,9 @@ def _parsed(text: bytes, key: str, location: Location) -> Json:
     )
 
 
-def document_problems(location: Location, record: MovieRecord | None, documents: dict[str, Json]) -> tuple[str, ...]:
+async def document_problems(
+    location: Location, record: MovieRecord | None, documents: dict[str, Json]
+) -> tuple[str, ...]:
     """What is wrong with the metadata of a handle, and where it differs from that in the store: both sides of each.
 
     Parameters
@@ -121,7 +124,7 @@ def document_problems(location: Location, record: MovieRecord | None, documents:
     if not is_as_written(record, documents):
         problems.append("the metadata that this handle was made from was altered after it was written")
     try:
-        found = read_documents(location)
+        found = await read_documents(location)
     except FormatError as error:
         return (*problems, str(error))
     for key in documents:
@@ -129,13 +132,13 @@ def document_problems(location: Location, record: MovieRecord | None, documents:
             problems.append(f"metadata document {key!r} of {location.label} is missing")
         else:
             problems += (
-                f"{key}: {path or 'the document'} is {ours} in the row, and {theirs} in the store at {location.label}"
+                f"{key}: {path or 'it'} is {ours} in this handle, and {theirs} in the store at {location.label}"
                 for path, ours, theirs in _differences(_compared(documents[key], key), _compared(found[key], key))
             )
     return tuple(problems)
 
 
-def refuse_altered(location: Location, record: MovieRecord | None, documents: dict[str, Json]) -> None:
+async def refuse_altered(location: Location, record: MovieRecord | None, documents: dict[str, Json]) -> None:
     """Raise where a handle's metadata is not what was written; asks the store for its side only then.
 
     Raises
@@ -146,12 +149,12 @@ def refuse_altered(location: Location, record: MovieRecord | None, documents: di
     if is_as_written(record, documents):
         return
     try:
-        problems = document_problems(location, record, documents)
+        problems = await document_problems(location, record, documents)
     except StorageError as error:
         problems = (f"the store's own copy of it cannot be read for comparison: {error}",)
     raise FormatError(
-        f"the metadata of the movie at {location.label} is not what was written with it, and no count is read by it: "
-        f"{'; '.join(problems)}. Restore the row, or the document, from a copy"
+        f"the metadata of the movie at {location.label} (its row, or the document it was opened by) is not what was "
+        f"written, and no count is read by it: {'; '.join(problems)}. Restore the row, or the document, from a copy"
     )
 
 
