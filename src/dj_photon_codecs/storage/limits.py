@@ -54,9 +54,12 @@ def check_metadata(metadata: ArrayMetadata, record: MovieRecord | None, where: s
         raise FormatError(f"{where} holds an array of {dtype}: counts are integers or floating-point numbers")
     if isinstance(metadata, ArrayV3Metadata):
         sharding = metadata.codecs[0] if metadata.codecs else None
-        chunk = sharding.chunk_shape if isinstance(sharding, ShardingCodec) else metadata.chunks
+        if metadata.storage_transformers:
+            raise FormatError(f"{where} has storage transformers {metadata.storage_transformers!r:.200}: none are read")
+        outer = metadata.chunk_grid.chunk_shape  # type: ignore[attr-defined]  # zarr has no other grid
+        chunk = sharding.chunk_shape if isinstance(sharding, ShardingCodec) else outer
     else:
-        chunk = metadata.chunks
+        outer = chunk = metadata.chunks
         names = [getattr(codec, "codec_id", "") for codec in (*(metadata.filters or ()), metadata.compressor)]
         unsafe = [name for name in names if name in _UNSAFE]
         if unsafe:
@@ -67,7 +70,7 @@ def check_metadata(metadata: ArrayMetadata, record: MovieRecord | None, where: s
             f"the metadata of {where} describes a movie of shape {metadata.shape} {dtype}, {n_bytes:.3g} bytes: "
             f"at most {_MOVIE_BYTES:.3g} are read; it was altered or made up"
         )
-    if min(chunk, default=1) < 1 or math.prod(chunk) * dtype.itemsize > _CHUNK_BYTES:
+    if min(*outer, *chunk, 1) < 1 or math.prod(chunk) * dtype.itemsize > _CHUNK_BYTES:
         raise FormatError(
             f"the metadata of {where} describes chunks of shape {chunk} {dtype}: they have at least one element and "
             f"at most {_CHUNK_BYTES:.3g} bytes"

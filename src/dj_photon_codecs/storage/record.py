@@ -90,7 +90,9 @@ class MovieRecord:
         """
         try:
             found = document["format_version"]
-            if isinstance(found, int) and found > FORMAT_VERSION:
+            if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+                raise TypeError(f"format_version is {found!r}, must be an integer from 1 on")
+            if found > FORMAT_VERSION:
                 raise FormatError(
                     f"{where} has format version {found}, this release reads up to {FORMAT_VERSION}: "
                     "upgrade dj-photon-codecs"
@@ -102,7 +104,7 @@ class MovieRecord:
                 original_bytes=int(document["original_bytes"]),
                 stored_bytes=int(document["stored_bytes"]),
                 versions=dict(document["versions"]),
-                format_version=int(found),
+                format_version=found,
                 checksums=_optional_text(document, "checksums"),
                 digest=_optional_text(document, "digest"),
             )
