@@ -50,8 +50,8 @@ def _chunk_of_shard(content: bytes, coords: tuple[int, ...], places: list[int]) 
 
 
 RECORD = (
-    ("format_version", "profile", "step", "calibration", "original_bytes", "stored_bytes", "versions", "checksums"),
-    ("conversion_gain", "zero_level", "reliable", "reason", "method", "gain_error", "curve"),
+    "format_version profile step dithered calibration original_bytes stored_bytes versions checksums".split(),
+    "conversion_gain zero_level reliable reason method gain_error curve".split(),
 )
 
 

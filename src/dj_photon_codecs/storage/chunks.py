@@ -32,7 +32,7 @@ from .._zarr import (
     get_pipeline_class,
     zarr_dtype,
 )
-from ..errors import DamagedChunkError, MissingChunkError, PhotonCodecError, StorageError
+from ..errors import DamagedChunkError, FormatError, MissingChunkError, PhotonCodecError, StorageError
 from .bounded import bounded_pipeline, bounded_v2_pipeline, chunk_limit
 from .checksums import CHECKSUM_BYTES, Checksums, checksum_of, unpack_checksums
 from .location import ProcessStore
@@ -113,6 +113,11 @@ class ChunkReader:
         Where its objects are.
     checksums
         What each chunk has to end in, packed as the record has them; None where it was not recorded.
+
+    Raises
+    ------
+    FormatError
+        When the codecs in the metadata cannot be put together.
     """
 
     def __init__(self, metadata: ArrayMetadata, store: ProcessStore, checksums: str | None = None) -> None:
@@ -120,6 +125,16 @@ class ChunkReader:
         self.store = store
         self._packed = checksums
         self._indices: dict[Coords, AnyArray] = {}
+        try:
+            self._arrange(metadata)
+        except (TypeError, ValueError, NotImplementedError) as error:
+            raise FormatError(
+                f"the codecs in the metadata of {store.location.label} do not fit together "
+                f"({type(error).__name__}: {error}): it was altered or made up"
+            ) from error
+
+    def _arrange(self, metadata: ArrayMetadata) -> None:
+        """Grid, limits and pipelines; zarr raises what it likes for codecs in an impossible order."""
         config = ArrayConfig.from_dict({"write_empty_chunks": True})
         prototype = default_buffer_prototype()
         outer = metadata.get_chunk_spec((0,) * len(metadata.shape), config, prototype)
