@@ -49,16 +49,18 @@ def _chunk_of_shard(content: bytes, coords: tuple[int, ...], places: list[int]) 
     return content[offset : offset + length]
 
 
-RECORD = (
-    "format_version profile step dithered calibration original_bytes stored_bytes versions checksums".split(),
-    "conversion_gain zero_level reliable reason method gain_error curve".split(),
-)
+RECORD = {
+    *("format_version", "profile", "step", "dithered", "calibration", "original_bytes", "stored_bytes", "versions"),
+    "checksums",
+}
+
+CALIBRATION = {"conversion_gain", "zero_level", "reliable", "reason", "method", "gain_error", "curve"}
 
 
 def digest(row: dict[str, Any]) -> str:
     """Of a row: its record and its documents."""
-    record = {key: row[key] for key in RECORD[0] if key in row}
-    record["calibration"] = {key: row["calibration"][key] for key in RECORD[1]}
+    record = {key: row[key] for key in RECORD & set(row)}
+    record["calibration"] = {key: row["calibration"][key] for key in CALIBRATION}
     text = _text([record, row["zarr"]])
     return hashlib.blake2b(text.encode("ascii"), digest_size=8).hexdigest()
 
