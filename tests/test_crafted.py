@@ -23,6 +23,7 @@ from zarr.codecs import BloscCodec, GzipCodec, ZstdCodec
 import bombs
 from dj_photon_codecs import (
     Calibration,
+    CalibrationError,
     DamagedChunkError,
     FormatError,
     PhotonArray,
@@ -215,6 +216,32 @@ def test_metadata_that_describes_no_movie_is_refused(movie: PhotonArray, tmp_pat
     (tmp_path / "m" / "zarr.json").write_text(json.dumps(document))  # without a record: as a foreign array
     with pytest.raises(FormatError):
         open_movie(tmp_path / "m")[0]
+
+
+MODEL = Calibration(20.0, 100.0, True, "", "photon-transfer", 0.01, ((110.0, 200.0, 3000),)).to_dict()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"curve": [[1.0, 2.0, float("inf")]]},
+        {"curve": [[10**400, 2.0, 3]]},
+        {"curve": [[1.0, 2.0]]},
+        {"curve": 3},
+        {"conversion_gain": 10**400},
+        {"conversion_gain": "20"},
+        {"conversion_gain": True},
+        {"conversion_gain": float("inf")},
+        {"zero_level": []},
+        {"reliable": "no"},
+        {"method": ["given"]},
+    ],
+    ids=lambda change: str(change)[:40],
+)
+def test_a_calibration_with_nonsense_in_it_is_refused(change: dict[str, Any]) -> None:
+    assert Calibration.from_dict(MODEL).conversion_gain == 20
+    with pytest.raises(CalibrationError):
+        Calibration.from_dict({**MODEL, **change})
 
 
 class Evil:
