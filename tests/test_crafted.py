@@ -370,6 +370,25 @@ def test_zstd_without_a_declared_size_reads(tmp_path: Path) -> None:
     np.testing.assert_array_equal(open_movie(tmp_path / "m")[:], COUNTS[:8])
 
 
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize("kind", ["cut off", "a longer one promised", "a header alone", "blocks of nothing", "empty"])
+def test_a_blosc_buffer_that_is_shorter_than_it_says_is_refused(tmp_path: Path, zarr_format: Any, kind: str) -> None:
+    """Found by fuzzing: Blosc takes the length of its buffer from the header, and reads on beyond the end."""
+    codec: Any = BloscCodec(typesize=2, cname="lz4") if zarr_format == 3 else numcodecs.Blosc("lz4")
+    write_movie(tmp_path / "m", COUNTS[:8], profile="lossless", compressors=codec, zarr_format=zarr_format)
+    whole = bytes(numcodecs.Blosc("lz4").encode(COUNTS[:8]))
+    payload = {
+        "cut off": whole[: len(whole) // 2],
+        "a longer one promised": whole[:12] + (2**31 - 1).to_bytes(4, "little") + whole[16:],
+        "a header alone": whole[:16],
+        "blocks of nothing": whole[:8] + bytes(4) + whole[12:],
+        "empty": b"",
+    }[kind]
+    bombs.replace_chunk(tmp_path / "m", payload)
+    with pytest.raises(DamagedChunkError, match="are no Blosc buffer"):
+        open_movie(tmp_path / "m")[0]
+
+
 def test_an_object_that_is_far_too_large_is_not_taken_into_memory(movie: PhotonArray, tmp_path: Path) -> None:
     """A sparse file of 1 TiB in place of a shard."""
     with (tmp_path / "m" / "c" / "0" / "0" / "0").open("r+b") as file:

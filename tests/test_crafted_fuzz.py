@@ -5,7 +5,7 @@ A short run in CI; a long one by hand, of so many examples for each door:
     DJ_TEST_FUZZ_EXAMPLES=20000 pytest tests/test_crafted_fuzz.py
     python tests/fuzz_atheris.py DOOR -max_total_time=600    # coverage-guided, where atheris is installed
 
-What was found stands in ``FOUND`` and in ``tests/test_crafted.py``, and runs for ever.
+What was found stands in ``tests/test_crafted.py``, and runs for ever.
 """
 
 from __future__ import annotations
@@ -386,6 +386,8 @@ def test_folders_of_recordings(kind: str, data: st.DataObject) -> None:
     source = saved_recording() if kind == "own" else CUT
     names = sorted(str(path.relative_to(source)) for path in source.rglob("*") if path.is_file())
     documents = [name for name in names if name.endswith(("json", ".zarray", ".zattrs", ".zgroup"))]
+    if kind == "minisim":
+        names = documents  # its chunks are Blosc's, read by zarr alone: see test_crafted.py for what Blosc does then
     top = [name for name in documents if "/" not in name]
     with tempfile.TemporaryDirectory() as folder:
         target = Path(shutil.copytree(source, Path(folder) / "r"))

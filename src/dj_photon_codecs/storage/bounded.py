@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import bz2
 import lzma
+import struct
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ _MARGIN = 1 << 16
 
 #: Decompressed in steps of so many bytes, where only the end of the stream says how many there are.
 _STEP = 1 << 20
+
+#: Bytes of the header of a Blosc buffer, which is the least that one has.
+_BLOSC_HEADER = 16
 
 #: Memory that an LZMA decompressor may take: that of the highest preset.
 _LZMA_MEMORY = 1 << 27
@@ -206,16 +210,32 @@ def _zstd_size(payload: memoryview) -> int:
     return total
 
 
-def _little_endian(start: int) -> Callable[[memoryview], int]:
-    """Reads a size of 4 bytes from a header."""
-    return lambda payload: int.from_bytes(payload[start : start + 4], "little")
+def _blosc_size(payload: memoryview) -> int:
+    """Bytes that a Blosc buffer gives, by its header of 16 bytes.
+
+    Blosc takes the length of the buffer from there as well, and reads on beyond the end of one that is shorter.
+    """
+    size, block, length = struct.unpack_from("<4xIII", payload) if len(payload) >= _BLOSC_HEADER else (0, 0, 0)
+    if not _BLOSC_HEADER <= length <= len(payload) or (size and not 0 < block <= size):
+        raise DamagedChunkError(
+            f"{len(payload)} bytes are no Blosc buffer: by their header they are {length}, for {size} in blocks of "
+            f"{block}"
+        )
+    return int(size)
+
+
+def _lz4_size(payload: memoryview) -> int:
+    """Bytes that LZ4 gives, by the 4 bytes that numcodecs puts before it."""
+    if len(payload) < 4:
+        raise DamagedChunkError(f"{len(payload)} bytes are no LZ4 buffer: its size alone has 4")
+    return int.from_bytes(payload[:4], "little")
 
 
 #: Compressors that say how much they will give.
 _DECLARED: dict[str, Callable[[memoryview], int]] = {
     "zstd": _zstd_size,
-    "blosc": _little_endian(4),
-    "lz4": _little_endian(0),
+    "blosc": _blosc_size,
+    "lz4": _lz4_size,
 }
 
 _BOUNDED = {*_DECLARED, "gzip", "zlib", "bz2", "lzma"}
