@@ -16,6 +16,7 @@ import pytest
 from data.make_golden import GOLDEN, SUMS, V1
 from dj_photon_codecs import PhotonArray, PhotonCodec, open_movie
 from spec_reference import Reference
+from spec_reference_layout import checksums, digest
 
 SPEC = Path(__file__).parents[1] / "docs" / "spec"
 
@@ -39,6 +40,8 @@ NAMES = (
     "v1_dense",
     "v1_dense_16bit",
     "v1_dense_lossless",
+    "v1_checksums",
+    "v1_checksums_zarr2",
 )
 
 
@@ -134,3 +137,13 @@ def test_its_row_is_valid_by_the_schema(name: str) -> None:
     jsonschema.validate(json.loads((GOLDEN / name / "row.json").read_text()), schema)
     example = (SPEC / "layout.md").read_text().split("```json")[1].split("```")[0]
     jsonschema.validate(json.loads(example), schema)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_its_checksums_and_digest_are_what_the_specification_says(name: str) -> None:
+    """No product code here either; stores of before they were recorded have none, and read all the same."""
+    row = json.loads((GOLDEN / name / "row.json").read_text())
+    assert ("checksums" in row) == ("digest" in row)
+    if "checksums" in name or "checksums" in row:
+        assert row["checksums"] == checksums(GOLDEN / name / "movie.zarr")
+        assert row["digest"] == digest(row)

@@ -12,9 +12,11 @@ from concurrent.futures import Future
 from typing import Any, TypeVar
 
 import numpy as np
+from zarr.abc.codec import CodecPipeline
 from zarr.abc.store import RangeByteRequest, SuffixByteRequest
 from zarr.codecs import ShardingCodec
-from zarr.core.array import AsyncArray, create_codec_pipeline
+from zarr.codecs._v2 import V2Codec
+from zarr.core.array import AsyncArray
 from zarr.core.array_spec import ArrayConfig, ArraySpec
 from zarr.core.buffer import Buffer, NDBuffer, default_buffer_prototype
 from zarr.core.chunk_grids import RegularChunkGrid
@@ -38,13 +40,14 @@ __all__ = [
     "AsyncArray",
     "BatchedCodecPipeline",
     "Buffer",
+    "CodecPipeline",
     "NDBuffer",
     "RangeByteRequest",
     "RegularChunkGrid",
     "ShardingCodec",
     "StorePath",
     "SuffixByteRequest",
-    "create_codec_pipeline",
+    "V2Codec",
     "default_buffer_prototype",
     "get_indexer",
     "get_pipeline_class",

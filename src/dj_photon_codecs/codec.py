@@ -7,7 +7,7 @@ what makes a handle without asking the store. Options of a column are class attr
 from __future__ import annotations
 
 import json
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeGuard
 
 import datajoint as dj
 from datajoint.builtin_codecs import SchemaCodec
@@ -19,6 +19,7 @@ from .errors import FormatError
 from .handle import PhotonArray
 from .movies import PhotonMovie, WriteOptions, check_options, write_to
 from .sources import as_source
+from .storage.limits import check_path
 from .storage.location import Location
 from .storage.record import MovieRecord, with_record, without_record
 
@@ -132,10 +133,8 @@ class PhotonCodec(SchemaCodec):  # type: ignore[misc]  # DataJoint ships no type
         DataJointError
             When the row's store is not configured.
         """
-        row = json.loads(stored) if isinstance(stored, str) else stored
         where = f"the row of a <{self.name}> column"
-        if not is_movie_row(row):
-            raise FormatError(f"{where} holds no photon movie: expected path, store and zarr, got {_summary(row)}")
+        row = _checked_row(stored, where)
         record = MovieRecord.from_dict(row, where)
         backend = self._get_backend(row[_STORE], config=_facts(key, context)[0]["config"])
         return PhotonArray(_location(backend, row[_PATH]), with_record(row[_METADATA], record), record)
@@ -166,7 +165,7 @@ def _facts(key: dict[str, Any] | None, context: dict[str, Any] | None) -> tuple[
     return facts, {name: value for name, value in key.items() if not name.startswith("_")}
 
 
-def is_movie_row(row: object) -> bool:
+def is_movie_row(row: object) -> TypeGuard[Json]:
     """Whether the JSON value of a row says that it is a photon movie's."""
     return isinstance(row, dict) and {_PATH, _STORE, _METADATA} <= set(row)
 
@@ -198,5 +197,32 @@ def _location(backend: StorageBackend, path: str) -> Location:
     return Location(label=backend.get_url(path), root=full, filesystem=backend.fs)
 
 
+def _checked_row(stored: Any, where: str) -> Json:
+    """A row's JSON value, with a path inside its store and the form that this codec writes.
+
+    Raises
+    ------
+    FormatError
+        For anything else.
+    """
+    try:
+        row = json.loads(stored) if isinstance(stored, str) else stored
+    except (ValueError, RecursionError) as error:
+        raise FormatError(
+            f"{where} holds no photon movie, but no JSON at all ({type(error).__name__}: {error})"
+        ) from error
+    if not is_movie_row(row):
+        raise FormatError(f"{where} holds no photon movie: expected path, store and zarr, got {_summary(row)}")
+    check_path(row[_PATH], where)
+    if not isinstance(row[_STORE], str) or not row[_STORE]:
+        raise FormatError(f"{where} names no store: expected its name, got {row[_STORE]!r:.200}")
+    documents = row[_METADATA]
+    if not isinstance(documents, dict) or list(documents) not in (["zarr.json"], [".zarray"]):
+        raise FormatError(f"{where} holds no Zarr metadata: expected zarr.json or .zarray, got {_summary(documents)}")
+    if not all(isinstance(document, dict) for document in documents.values()):
+        raise FormatError(f"{where} holds no Zarr metadata: {next(iter(documents))} is not a JSON object")
+    return row
+
+
 def _summary(row: Any) -> str:
-    return f"a {type(row).__name__}" + (f" with {sorted(row)}" if isinstance(row, dict) else "")
+    return f"a {type(row).__name__}" + (f" with {sorted(map(str, row))}" if isinstance(row, dict) else "")[:300]

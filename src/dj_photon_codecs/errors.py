@@ -42,7 +42,7 @@ class MissingChunkError(PhotonCodecError, FileNotFoundError):
 
 
 class DamagedChunkError(PhotonCodecError, ValueError):
-    """A chunk is there, but truncated or altered: its checksum or its decoding fails."""
+    """A chunk is there, but truncated or altered (checksum or decoding fails), or not the one that was written."""
 
 
 class DenseWarning(UserWarning):

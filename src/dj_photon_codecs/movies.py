@@ -5,18 +5,18 @@ The DataJoint codec calls these; everything they do works for a plain path, a UR
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from ._typing import Json, ZarrFormat
-from ._zarr import default_buffer_prototype, submit
+from ._typing import ZarrFormat
+from ._zarr import submit
 from .calibration import Calibration, calibrate
 from .errors import CalibrationError, ConfigurationError, FormatError, LosslessWarning
 from .handle import PhotonArray, open_array
 from .sources import Source, as_source
+from .storage.documents import read_documents, refuse_altered
 from .storage.location import Location
 from .storage.profiles import Levels, check_profile
 from .storage.values import value_range
@@ -24,8 +24,6 @@ from .storage.writer import WritePlan, copy_objects, write_array
 
 #: Bounds of ``step`` [noise standard deviations]: beyond them something other than compression was meant.
 _LARGEST_STEP = 8.0
-
-_DOCUMENTS = {3: ("zarr.json",), 2: (".zarray", ".zattrs")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -192,8 +190,9 @@ def write_to(
     check_options(options)
     source = as_source(movie)
     if isinstance(movie, PhotonArray) and _settings_agree(movie, options, calibration):
+        submit(refuse_altered(movie._location, movie.record, movie._documents)).result()
         location = place()
-        copy_objects(movie._chunks.reader, location)
+        copy_objects(movie._chunks.reader, movie._documents, location)
         return PhotonArray(location, movie._documents, movie.record)
     plan = _plan(source, options, calibration)
     location = place()
@@ -291,27 +290,17 @@ def open_movie(store: Any) -> PhotonArray:
     Raises
     ------
     FormatError
-        When there is no array, or one of a newer format version.
-    StorageError
-        When the store cannot be read.
+        When there is no array, or one of a newer format version, or its metadata was altered after it was written.
     """
     location = Location.of(store)
-    opened = location.open(read_only=True)
-    prototype = default_buffer_prototype()
-
-    async def read(key: str) -> Json | None:
-        with location.errors_named(f"{key!r} of {location.label} cannot be read"):
-            try:
-                buffer = await opened.get(key, prototype)
-            except FileNotFoundError:  # the folder itself is not there
-                return None
-        return None if buffer is None else json.loads(buffer.to_bytes())
-
-    for zarr_format, keys in _DOCUMENTS.items():
-        documents = {key: submit(read(key)).result() for key in keys}
-        found = {key: document for key, document in documents.items() if document is not None}
-        if keys[0] in found:
-            if zarr_format == 3 and found["zarr.json"].get("node_type") != "array":
-                break
-            return open_array(location, found)
-    raise FormatError(f"there is no Zarr array at {location.label}: it needs a zarr.json or a .zarray document")
+    documents = submit(read_documents(location)).result()
+    if "zarr.json" in documents and documents["zarr.json"].get("node_type") != "array":
+        documents = {}  # a group
+    if "zarr.json" not in documents and ".zarray" not in documents:
+        raise FormatError(
+            f"there is no Zarr array at {location.label}: it needs a zarr.json or a .zarray document. Of a movie that "
+            "lost it, a handle fetched from the database reads without it, and has its content in .documents"
+        )
+    movie = open_array(location, documents)
+    submit(refuse_altered(location, movie.record, documents)).result()
+    return movie

@@ -100,6 +100,10 @@ V1 = {
         "int16", (8, 32, 32), -900, 20000, (1.0, -1000.0), {"profile": "dense"}, chunk_pixels=1 << 13, noise=30
     ),
     "v1_dense_lossless": Golden("uint16", (6, 48, 48), 900, 30000, None, {"profile": "dense"}, 1 << 14, noise=400),
+    "v1_checksums": Golden("uint16", (11, 13, 17), 0, 2000, (10.0, 0.0), {}, chunk_pixels=3 * 13 * 17),
+    "v1_checksums_zarr2": Golden(
+        "uint16", (11, 13, 17), 0, 2000, (10.0, 0.0), {"zarr_format": 2}, chunk_pixels=3 * 13 * 17
+    ),
     "v1_blosc": Golden("uint16", (8, 16, 16), 0, 8000, (100.0, 157.3), {"compressors": BLOSC}),
 }
 

@@ -82,6 +82,8 @@ class AnscombeTransformV3(ArrayArrayCodec):
     def from_dict(cls, data: dict[str, Any]) -> Self:
         """Make the codec from its metadata; unknown and missing keys are errors, as the specification has it."""
         configuration = data.get("configuration") or {}
+        if not isinstance(configuration, dict):
+            raise ConfigurationError(f"the configuration of {cls.codec_name} is an object, got {configuration!r:.200}")
         unknown = sorted(set(configuration) - set(_KEYS))
         missing = sorted(set(_KEYS) - set(configuration))
         if data.get("name") != cls.codec_name or unknown or missing:

@@ -82,8 +82,10 @@ def _finite_number(value: object) -> float | None:
 def _dtype_name(dtype: npt.DTypeLike, argument: str, kinds: str) -> str:
     """The name of a native dtype of one of the ``kinds``; the way out where it is none."""
     try:
+        if not isinstance(dtype, str | type | np.dtype):
+            raise TypeError("it is no name")  # numpy makes structures of dicts and lists
         parsed = np.dtype(dtype)
-    except TypeError as error:
+    except (TypeError, ValueError, SyntaxError) as error:
         raise ConfigurationError(f"{argument}={dtype!r} is not a dtype") from error
     if parsed.kind not in kinds or parsed.itemsize > 8:
         allowed = "an integer dtype" if kinds == "ui" else "an integer or floating-point dtype of at most 64 bits"

@@ -130,16 +130,18 @@ class Calibration:
         try:
             if values["method"] not in get_args(Method):
                 raise ValueError(f"method {values['method']!r} is none of {get_args(Method)}")
+            if not isinstance(values["reliable"], bool):
+                raise TypeError(f"reliable is {values['reliable']!r}, neither true nor false")
             calibration = cls(
                 _or_nan(values["conversion_gain"]),
                 _or_nan(values["zero_level"]),
-                bool(values["reliable"]),
+                values["reliable"],
                 str(values["reason"]),
                 values["method"],
                 _or_nan(values["gain_error"]),
                 tuple((float(mean), float(variance), int(n)) for mean, variance, n in values["curve"]),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             raise CalibrationError(
                 f"Calibration.from_dict: {type(error).__name__}: {error}; expected what Calibration.to_dict writes"
             ) from error
@@ -157,4 +159,6 @@ def _or_none(number: float) -> float | None:
 
 
 def _or_nan(number: Any) -> float:
+    if number is not None and (isinstance(number, bool) or not isinstance(number, int | float)):
+        raise TypeError(f"{number!r:.100} is no number")
     return math.nan if number is None else float(number)

@@ -38,7 +38,8 @@ class RansCodec(ArrayBytesCodec):
         configuration = data.get("configuration") or {}
         if data.get("name") != CODEC_NAME or configuration:
             raise ConfigurationError(
-                f"not a valid {CODEC_NAME} codec: name {data.get('name')!r}, unknown keys {sorted(configuration)}"
+                f"not a valid {CODEC_NAME} codec: name {data.get('name')!r}, configuration {configuration!r:.200} "
+                "(it has none)"
             )
         return cls()
 

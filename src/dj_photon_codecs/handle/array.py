@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import zarr
 
 from .._typing import AnyArray, Json
-from .._zarr import ArrayMetadata, AsyncArray, StorePath, parse_metadata
+from .._zarr import ArrayMetadata, AsyncArray, StorePath, parse_metadata, submit
 from ..calibration import Calibration
 from ..errors import CalibrationError
 from ..storage.chunks import ChunkReader
+from ..storage.documents import document_problems, is_as_written, refuse_altered
 from ..storage.legacy import legacy_calibration, trusted_metadata
+from ..storage.limits import check_metadata
 from ..storage.location import Location, ProcessStore
 from ..storage.record import ATTRIBUTE, MovieRecord
 from ..storage.verify import VerificationReport, verify_chunks
 from .lazy import cached_property
-from .pipeline import CachedChunks, ReadingPipeline
+from .pipeline import CachedChunks, Chunks, ReadingPipeline
+from .salvage import read_intact
 
 if TYPE_CHECKING:
     from .stabilized import StabilizedView
@@ -56,18 +60,30 @@ class PhotonArray(_ZarrArray):
 
     @cached_property
     def _metadata(self) -> ArrayMetadata:
-        return trusted_metadata(parse_metadata(self._documents))
+        metadata = trusted_metadata(parse_metadata(self._documents))
+        check_metadata(metadata, self._record, self._location.label)
+        return metadata
 
     @cached_property
     def _store(self) -> ProcessStore:
         return ProcessStore(self._location)
 
     @cached_property
+    def _reader(self) -> ChunkReader:
+        checksums = None if self._record is None else self._record.checksums
+        return ChunkReader(self._metadata, self._store, checksums)
+
+    @cached_property
     def _chunks(self) -> CachedChunks:
-        return CachedChunks(ChunkReader(self._metadata, self._store))
+        location, record, documents = self._location, self._record, self._documents  # and not the handle itself
+        return CachedChunks(self._reader, lambda: refuse_altered(location, record, documents))
 
     @cached_property
     def _async_array(self) -> AsyncArray[Any]:  # a field there, made on demand here
+        return self._read_through(self._chunks)
+
+    def _read_through(self, chunks: Chunks) -> AsyncArray[Any]:
+        """The array for zarr, with every read going through ``chunks``."""
         array = AsyncArray(metadata=self._metadata, store_path=StorePath(self._store.get()))
         plain = array.codec_pipeline
         pipeline = ReadingPipeline(
@@ -75,7 +91,7 @@ class PhotonArray(_ZarrArray):
             array_bytes_codec=plain.array_bytes_codec,  # type: ignore[attr-defined]
             bytes_bytes_codecs=plain.bytes_bytes_codecs,  # type: ignore[attr-defined]
             batch_size=1,
-            chunks=self._chunks,
+            chunks=chunks,
         )
         object.__setattr__(array, "codec_pipeline", pipeline)  # a frozen dataclass with no argument for it
         return array
@@ -228,9 +244,42 @@ class PhotonArray(_ZarrArray):
         Returns
         -------
         VerificationReport
-            True in a condition when all is well; otherwise its ``missing`` and ``damaged`` name the chunks.
+            True in a condition when all is well; otherwise its ``missing`` and ``damaged`` name the chunks, and
+            ``metadata`` what is wrong with the metadata. No chunk is read by metadata that was altered.
+
+        Raises
+        ------
+        StorageError
+            When the store cannot be reached: that says nothing of the movie.
         """
-        return verify_chunks(self._chunks.reader, progress=progress)
+        problems = submit(document_problems(self._location, self._record, self._documents)).result()
+        if not is_as_written(self._record, self._documents):
+            return VerificationReport(0, metadata=problems)
+        return replace(verify_chunks(self._reader, progress=progress), metadata=problems)
+
+    def read_intact(self, selection: Any = ...) -> np.ma.MaskedArray[Any, Any]:
+        """Counts as far as they are intact; those of missing and damaged chunks are masked.
+
+        Indexing raises on the first chunk that is missing or damaged. This reads around it, for the rest of a movie
+        whose chunks cannot be restored.
+
+        Parameters
+        ----------
+        selection
+            As for indexing; the whole movie by default.
+
+        Returns
+        -------
+        numpy.ma.MaskedArray
+            In the dtype of the movie, with a mask of its shape that is True where counts are lost. Means and sums
+            leave the lost ones out; ``.astype(float).filled(numpy.nan)`` has NaN in their place.
+
+        Raises
+        ------
+        StorageError
+            When the store cannot be reached: that says nothing of the chunks.
+        """
+        return read_intact(self._chunks, self._read_through, selection)
 
     def to_dask(self) -> Any:
         """A dask array of counts, in blocks of one inner chunk; needs the ``dask`` extra."""

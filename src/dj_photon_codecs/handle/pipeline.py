@@ -9,10 +9,10 @@ from __future__ import annotations
 import asyncio
 import re
 import weakref
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -28,11 +28,35 @@ _CONCURRENCY = 8
 _OBJECTS = 2
 
 
-class CachedChunks:
-    """Decoded chunks of one array: from the cache, from a read already under way, or from the store."""
+class Chunks(Protocol):
+    """Where a :class:`ReadingPipeline` has its chunks from."""
 
-    def __init__(self, reader: ChunkReader) -> None:
+    @property
+    def reader(self) -> ChunkReader:
+        """Of the array that they are of: for its grid."""
+
+    async def get(self, coords: Coords, *, keep: bool) -> AnyArray:
+        """One chunk; kept for the next reader, or not."""
+
+    async def get_object(self, stored: Coords) -> dict[Coords, AnyArray | Exception]:
+        """All chunks of an object, each decoded, or the error that reading it gives."""
+
+
+class CachedChunks:
+    """Decoded chunks of one array: from the cache, from a read already under way, or from the store.
+
+    Parameters
+    ----------
+    reader
+        Of the array.
+    admit
+        Raises where no chunk is to be read at all; asked before the first one.
+    """
+
+    def __init__(self, reader: ChunkReader, admit: Callable[[], Awaitable[None]]) -> None:
         self.reader = reader
+        self._admit = admit
+        self._admitted = False
         self.owner = new_owner()
         self._under_way: dict[tuple[int, Coords], asyncio.Task[AnyArray]] = {}
         weakref.finalize(self, CACHE.drop, self.owner)
@@ -40,6 +64,11 @@ class CachedChunks:
     def peek(self, coords: Coords) -> AnyArray | None:
         """The chunk if it is in the cache."""
         return CACHE.get((self.owner, coords))
+
+    async def _admission(self) -> None:
+        if not self._admitted:
+            await self._admit()
+            self._admitted = True
 
     async def get(self, coords: Coords, *, keep: bool) -> AnyArray:
         """The chunk, decoded at most once however many ask at the same time.
@@ -54,6 +83,7 @@ class CachedChunks:
         chunk = self.peek(coords)
         if chunk is not None:
             return chunk
+        await self._admission()
         # A task belongs to its event loop: callers on another loop decode for themselves.
         name = (id(asyncio.get_running_loop()), coords)
         task = self._under_way.get(name)
@@ -67,6 +97,11 @@ class CachedChunks:
             CACHE.put((self.owner, coords), chunk)
         return chunk
 
+    async def get_object(self, stored: Coords) -> dict[Coords, AnyArray | Exception]:
+        """All chunks of an object in one request, past the cache: their reader takes all of them."""
+        await self._admission()
+        return await self.reader.read_object(stored)
+
     def prefetch(self, coords: Coords) -> None:
         """Start to read a chunk into the cache, and do not wait; an error shows when the chunk is asked for."""
         if self.peek(coords) is None:
@@ -75,9 +110,9 @@ class CachedChunks:
 
 @dataclass(frozen=True)
 class ReadingPipeline(BatchedCodecPipeline):
-    """zarr's codec pipeline, reading through :class:`CachedChunks`."""
+    """zarr's codec pipeline, reading through :class:`Chunks`."""
 
-    chunks: CachedChunks | None = None
+    chunks: Chunks | None = None
 
     async def read(
         self,
@@ -122,7 +157,7 @@ class ReadingPipeline(BatchedCodecPipeline):
         """Copy whole inner chunks of one object, fetched in one request."""
         assert self.chunks is not None
         async with gate:
-            decoded = await self.chunks.reader.read_object(stored)
+            decoded = await self.chunks.get_object(stored)
             for place, selection, out_selection, *_ in parts:
                 chunk = decoded.pop(_global(grid, stored, place))
                 if isinstance(chunk, Exception):

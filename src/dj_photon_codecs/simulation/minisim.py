@@ -53,7 +53,7 @@ def load_minisim(path: Path) -> Recording:
     """
     try:
         return _read(path)
-    except (KeyError, OSError, ValueError, TypeError) as error:
+    except (KeyError, OSError, ValueError, TypeError, RuntimeError) as error:
         if isinstance(error, FormatError):
             raise
         raise FormatError(

@@ -12,6 +12,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,16 +28,20 @@ from .._zarr import (
     RangeByteRequest,
     ShardingCodec,
     SuffixByteRequest,
-    create_codec_pipeline,
     default_buffer_prototype,
     get_pipeline_class,
     zarr_dtype,
 )
-from ..errors import DamagedChunkError, MissingChunkError, PhotonCodecError
+from ..errors import DamagedChunkError, FormatError, MissingChunkError, PhotonCodecError
+from .bounded import bounded_pipeline, bounded_v2_pipeline, chunk_limit
+from .checksums import CHECKSUM_BYTES, Checksums, checksum_of, unpack_checksums
 from .location import ProcessStore
 
 #: In a shard's index: this chunk was not written.
 _EMPTY = np.iinfo(np.uint64).max
+
+#: Objects of at most so many bytes are asked for by their size, so that a larger one is not taken into memory.
+_LARGEST_REQUEST = 1 << 28
 
 Coords = tuple[int, ...]
 
@@ -67,12 +72,12 @@ class ChunkGrid:
     @property
     def objects(self) -> tuple[int, ...]:
         """Objects along each axis of the array."""
-        return tuple(math.ceil(n / s) for n, s in zip(self.shape, self.stored, strict=True))
+        return tuple(-(-n // s) for n, s in zip(self.shape, self.stored, strict=True))
 
     @property
     def chunks(self) -> tuple[int, ...]:
         """Inner chunks along each axis of the array."""
-        return tuple(math.ceil(n / c) for n, c in zip(self.shape, self.chunk, strict=True))
+        return tuple(-(-n // c) for n, c in zip(self.shape, self.chunk, strict=True))
 
     def object_of(self, coords: Coords) -> tuple[Coords, Coords]:
         """The object that holds an inner chunk, and the chunk's place in it."""
@@ -106,12 +111,30 @@ class ChunkReader:
         Of the array.
     store
         Where its objects are.
+    checksums
+        What each chunk has to end in, packed as the record has them; None where it was not recorded.
+
+    Raises
+    ------
+    FormatError
+        When the codecs in the metadata cannot be put together.
     """
 
-    def __init__(self, metadata: ArrayMetadata, store: ProcessStore) -> None:
+    def __init__(self, metadata: ArrayMetadata, store: ProcessStore, checksums: str | None = None) -> None:
         self.metadata = metadata
         self.store = store
+        self._packed = checksums
         self._indices: dict[Coords, AnyArray] = {}
+        try:
+            self._arrange(metadata)
+        except (TypeError, ValueError, NotImplementedError) as error:
+            raise FormatError(
+                f"the codecs in the metadata of {store.location.label} do not fit together "
+                f"({type(error).__name__}: {error}): it was altered or made up"
+            ) from error
+
+    def _arrange(self, metadata: ArrayMetadata) -> None:
+        """Grid, limits and pipelines; zarr raises what it likes for codecs in an impossible order."""
         config = ArrayConfig.from_dict({"write_empty_chunks": True})
         prototype = default_buffer_prototype()
         outer = metadata.get_chunk_spec((0,) * len(metadata.shape), config, prototype)
@@ -120,11 +143,17 @@ class ChunkReader:
         if self._sharding is None:
             self.grid = ChunkGrid(metadata.shape, outer.shape, outer.shape)
             self.spec: ArraySpec = outer
-            self.pipeline = create_codec_pipeline(metadata)
+            self.limit = chunk_limit(math.prod(outer.shape))
+            if isinstance(metadata, ArrayV3Metadata):
+                self.pipeline = bounded_pipeline(metadata.codecs, self.limit)
+            else:
+                self.pipeline = bounded_v2_pipeline(metadata, self.limit)
+            self._object_limit = self.limit
         else:
             self.grid = ChunkGrid(metadata.shape, self._sharding.chunk_shape, outer.shape)
             self.spec = replace(outer, shape=self._sharding.chunk_shape)
-            self.pipeline = get_pipeline_class().from_codecs(self._sharding.codecs)
+            self.limit = chunk_limit(math.prod(self.spec.shape))
+            self.pipeline = bounded_pipeline(self._sharding.codecs, self.limit)
             self._index_pipeline = get_pipeline_class().from_codecs(self._sharding.index_codecs)
             self.index_spec = ArraySpec(
                 shape=(*self.grid.per_object, 2),
@@ -135,6 +164,14 @@ class ChunkReader:
             )
             entries = math.prod(self.index_spec.shape)
             self._index_size = self._index_pipeline.compute_encoded_size(8 * entries, self.index_spec)
+            self._object_limit = math.prod(self.grid.per_object) * self.limit + self._index_size
+
+    @cached_property
+    def _checksums(self) -> Checksums | None:
+        """The checksum that each chunk has to end in."""
+        if self._packed is None:
+            return None
+        return unpack_checksums(self._packed, self.grid.chunks, self.store.location.label)
 
     def key(self, stored: Coords) -> str:
         """The store key of an object."""
@@ -145,7 +182,8 @@ class ChunkReader:
         start, stop = self.grid.frames(coords)
         stored, _ = self.grid.object_of(coords)
         place = f"object {self.key(stored)!r} of {self.store.location.label}"
-        return f"chunk {coords} (frames {start} to {stop - 1}) in {place}"
+        frames = f"frames {start} to {stop - 1}" if stop - start > 1 else f"frame {start}"
+        return f"chunk {coords} ({frames}) in {place}"
 
     async def read(self, coords: Coords) -> AnyArray:
         """Decode one inner chunk.
@@ -222,6 +260,11 @@ class ChunkReader:
             raise MissingChunkError(
                 f"{self._describe(coords)} is missing: the index of its shard says it was not written"
             )
+        if length > self.limit or offset + length > self._object_limit:
+            raise DamagedChunkError(
+                f"{self._describe(coords)} cannot be found: the index of its shard says it has {length} bytes from "
+                f"{offset} on, a chunk of this array has at most {self.limit}, a shard {self._object_limit}"
+            )
         return offset, offset + length
 
     def _index_bytes(self, content: Buffer) -> Buffer:
@@ -269,6 +312,9 @@ class ChunkReader:
     async def _get(self, stored: Coords, byte_range: Any, coords: Coords) -> Buffer:
         """Bytes of an object; a missing object is named."""
         store: Store = self.store.get()
+        if byte_range is None and self._object_limit <= _LARGEST_REQUEST:
+            # no more than an object of this array can have, and a byte that tells of more
+            byte_range = RangeByteRequest(0, self._object_limit + 1)
         # also a short object: stores differ in what they raise for a range beyond its end
         with self.store.location.errors_named(f"{self._describe(coords)} cannot be read"):
             try:
@@ -277,10 +323,15 @@ class ChunkReader:
                 payload = None
         if payload is None:
             raise MissingChunkError(f"{self._describe(coords)} is missing: was it deleted, or copied incompletely?")
+        if len(payload) > self._object_limit:
+            raise DamagedChunkError(
+                f"{self._describe(coords)} is damaged: its object has more than {self._object_limit} bytes, which no "
+                "object of this array has"
+            )
         return payload
 
     async def decode(self, payload: Buffer, coords: Coords) -> AnyArray:
-        """Counts of the bytes of one chunk."""
+        """Counts of the bytes of one chunk, if they are the bytes that were written for it."""
         try:
             [decoded] = await self.pipeline.decode([(payload, self.spec)])
             assert decoded is not None
@@ -294,4 +345,18 @@ class ChunkReader:
                 f"{self._describe(coords)} is damaged ({type(error).__name__}: {error}): restore it from a copy; "
                 "verify() lists every damaged chunk"
             ) from error
+        self._check_identity(payload, coords)
         return counts
+
+    def _check_identity(self, payload: Buffer, coords: Coords) -> None:
+        """Refuse a chunk that is whole, and is not the one that was written here."""
+        if self._checksums is None:
+            return
+        recorded = int(self._checksums[coords])
+        found = checksum_of(payload.as_numpy_array()[-CHECKSUM_BYTES:].tobytes())
+        if found != recorded:
+            raise DamagedChunkError(
+                f"{self._describe(coords)} is whole, but is not the one that was written: its checksum is {found:08x}, "
+                f"the record has {recorded:08x}. It is another movie's, an older copy, or from another place of this "
+                "movie: restore it from a copy; verify() lists every such chunk"
+            )

@@ -51,6 +51,10 @@ class MovieRecord:
         Of this package and of what wrote the bytes with it.
     format_version
         Of this record and the layout.
+    checksums
+        The crc32c that each inner chunk ends in, packed (:mod:`.checksums`); None where it was not recorded.
+    digest
+        Of all the rest of the record and of the Zarr metadata (:mod:`.documents`); None where it was not recorded.
     """
 
     profile: str
@@ -61,10 +65,12 @@ class MovieRecord:
     dithered: bool = False
     versions: dict[str, str] = field(default_factory=lambda: dict(_current_versions()))
     format_version: int = FORMAT_VERSION
+    checksums: str | None = field(default=None, repr=False)
+    digest: str | None = None
 
     def to_dict(self) -> Json:
         """The record as JSON values."""
-        return {
+        document: Json = {
             "format_version": self.format_version,
             "profile": self.profile,
             "step": self.step,
@@ -74,6 +80,8 @@ class MovieRecord:
             "versions": dict(self.versions),
             **({"dithered": True} if self.dithered else {}),  # left out where the first release knew no such thing
         }
+        optional = {"checksums": self.checksums, "digest": self.digest}
+        return document | {name: value for name, value in optional.items() if value is not None}
 
     @classmethod
     def from_dict(cls, document: Any, where: str) -> MovieRecord:
@@ -86,7 +94,9 @@ class MovieRecord:
         """
         try:
             found = document["format_version"]
-            if isinstance(found, int) and found > FORMAT_VERSION:
+            if not isinstance(found, int) or isinstance(found, bool) or found < 1:
+                raise TypeError(f"format_version is {found!r}, must be an integer from 1 on")
+            if found > FORMAT_VERSION:
                 raise FormatError(
                     f"{where} has format version {found}, this release reads up to {FORMAT_VERSION}: "
                     "upgrade dj-photon-codecs"
@@ -99,12 +109,22 @@ class MovieRecord:
                 stored_bytes=int(document["stored_bytes"]),
                 dithered=bool(document.get("dithered", False)),
                 versions=dict(document["versions"]),
-                format_version=int(found),
+                format_version=found,
+                checksums=_optional_text(document, "checksums"),
+                digest=_optional_text(document, "digest"),
             )
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:
             if isinstance(error, FormatError):
                 raise
             raise FormatError(f"{where} holds no valid photon movie record: {type(error).__name__}: {error}") from error
+
+
+def _optional_text(document: Json, name: str) -> str | None:
+    """A string that may be absent; anything else in its place is an error."""
+    value = document.get(name)
+    if value is not None and not isinstance(value, str):
+        raise TypeError(f"{name} is {type(value).__name__} {value!r}, must be a string")
+    return value
 
 
 def without_record(documents: dict[str, Json]) -> dict[str, Json]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from .._zarr import submit
@@ -41,17 +42,32 @@ class VerificationReport:
     n_chunks
         Chunks that were read.
     missing, damaged
-        Those that are not there, and those that are altered.
+        Those that are not there, and those that are altered or are not the ones that were written.
+    metadata
+        What is wrong with the metadata documents in the store, and where they differ from what the handle was made
+        from: a sentence each.
     """
 
     n_chunks: int
     missing: tuple[ChunkProblem, ...] = ()
     damaged: tuple[ChunkProblem, ...] = ()
+    metadata: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
-        """Whether every chunk is there and unaltered."""
-        return not (self.missing or self.damaged)
+        """Whether every chunk is there and unaltered, and so is the metadata."""
+        return not (self.missing or self.damaged or self.metadata)
+
+    @property
+    def frames(self) -> tuple[tuple[int, int], ...]:
+        """Runs of frames (first, and last exclusive) of which at least a part cannot be read, in order of time."""
+        runs: list[tuple[int, int]] = []
+        for start, stop in sorted({problem.frames for problem in (*self.missing, *self.damaged)}):
+            if runs and start <= runs[-1][1]:
+                runs[-1] = (runs[-1][0], max(stop, runs[-1][1]))
+            else:
+                runs.append((start, stop))
+        return tuple(runs)
 
     def __bool__(self) -> bool:
         return self.ok
@@ -60,7 +76,8 @@ class VerificationReport:
         if self.ok:
             return f"all {self.n_chunks} chunks are there and unaltered"
         lines = [f"{len(self.missing)} missing and {len(self.damaged)} damaged of {self.n_chunks} chunks:"]
-        return "\n".join([*lines, *(problem.message for problem in (*self.missing, *self.damaged))])
+        lines += [problem.message for problem in (*self.missing, *self.damaged)]
+        return "\n".join([*lines, *self.metadata])
 
 
 def verify_chunks(reader: ChunkReader, *, progress: bool | None = None) -> VerificationReport:
@@ -74,9 +91,8 @@ def verify_chunks(reader: ChunkReader, *, progress: bool | None = None) -> Verif
     grid = reader.grid
     n_chunks = 0
     missing, damaged = [], []
-    stored_objects = list(grid.all_objects())
-    with progress_bar("verifying", len(stored_objects), "object", progress) as advance:
-        for stored in stored_objects:
+    with progress_bar("verifying", math.prod(grid.objects), "object", progress) as advance:
+        for stored in grid.all_objects():
             for coords, result in submit(reader.read_object(stored)).result().items():
                 n_chunks += 1
                 if isinstance(result, Exception):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import math
 import warnings
 from concurrent.futures import Future, wait
@@ -32,8 +33,10 @@ from .._zarr import (
 from ..calibration import Calibration
 from ..errors import CodeRangeError, DenseWarning
 from ..sources import Source
+from .checksums import checksum_of, pack_checksums
 from .chunks import ChunkReader, Coords
 from .compression import bytes_codecs, choose_compressor, entropy_coder_pays, given_codecs
+from .documents import sealed
 from .layout import Layout, plan_layout
 from .location import Location, ProcessStore
 from .profiles import Encoding, Levels, plan_encoding
@@ -162,22 +165,24 @@ def _write(target: Target, plan: WritePlan, encoding: Encoding) -> dict[str, Jso
         original_bytes=math.prod(source.shape) * source.dtype.itemsize,
         stored_bytes=stored_bytes,
         dithered=encoding.dithered,
+        checksums=pack_checksums(writer.checksums),
     )
-    return put_documents(target, replace(metadata, attributes={ATTRIBUTE: record.to_dict()}))
+    record = sealed(record, metadata_documents(metadata))
+    documents = metadata_documents(replace(metadata, attributes={ATTRIBUTE: record.to_dict()}))
+    put_documents(target, documents)
+    return documents
 
 
-def put_documents(target: Target, metadata: ArrayMetadata) -> dict[str, Json]:
+def put_documents(target: Target, documents: dict[str, Json]) -> None:
     """Write the metadata documents of an array, which makes it an array."""
-    documents = metadata_documents(metadata)
 
     async def put() -> None:
-        buffers = metadata.to_buffer_dict(default_buffer_prototype())
         # the document that makes it an array comes last: in Zarr V2, after the attributes
-        for key in sorted(buffers, key=lambda key: key in (".zarray", "zarr.json")):
-            await target.put(key, buffers[key])
+        for key in sorted(documents, key=lambda key: key in (".zarray", "zarr.json")):
+            content = json.dumps(documents[key], indent=2).encode()
+            await target.put(key, default_buffer_prototype().buffer.from_bytes(content))
 
     submit(put()).result()
-    return documents
 
 
 def _settle(under_way: Future[int] | None) -> None:
@@ -269,6 +274,8 @@ class _ObjectWriter:
         self._metadata = metadata
         self._target = target
         self._padding = padding
+        #: Of all inner chunks: filled in as they are written.
+        self.checksums = np.zeros(self._reader.grid.chunks, np.uint32)
 
     async def write(self, stored: Coords, counts: AnyArray) -> int:
         """Write one object; gives its size in bytes."""
@@ -279,6 +286,9 @@ class _ObjectWriter:
         payloads = await asyncio.gather(*(self._encode(counts, place) for place in places))
         content = payloads[0] if not self._sharded else await self._assemble(places, payloads)
         await self._target.put(self._reader.key(stored), default_buffer_prototype().buffer.from_bytes(content))
+        for place, payload in zip(places, payloads, strict=True):
+            coords = tuple(o * n + i for o, n, i in zip(stored, grid.per_object, place, strict=True))
+            self.checksums[coords] = checksum_of(payload)
         return len(content)
 
     @property
@@ -310,7 +320,7 @@ class _ObjectWriter:
         return b"".join([*payloads, encoded])
 
 
-def copy_objects(origin: ChunkReader, location: Location) -> None:
+def copy_objects(origin: ChunkReader, documents: dict[str, Json], location: Location) -> None:
     """Copy a stored array byte for byte: its objects, then its metadata documents.
 
     Raises
@@ -327,4 +337,4 @@ def copy_objects(origin: ChunkReader, location: Location) -> None:
     with all_or_nothing(location) as target:
         for stored in origin.grid.all_objects():
             submit(copy(stored, target)).result()
-        put_documents(target, origin.metadata)
+        put_documents(target, documents)
