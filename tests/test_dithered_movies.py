@@ -1,0 +1,124 @@
+"""What dither is for, and what it costs nobody: means without bias, and movies that move without a loss."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data.make_golden import GOLDEN
+from dj_photon_codecs import Calibration, open_movie, write_movie
+from dj_photon_codecs.anscombe.dithered import at_every_offset
+from dj_photon_codecs.anscombe.parameters import TransformParameters
+from dj_photon_codecs.fidelity import exact_errors
+from dj_photon_codecs.storage import layout
+
+# Bias
+
+
+@pytest.mark.parametrize("read_noise", [0.0, 0.2, 0.5])
+@pytest.mark.parametrize("pedestal", [0.0, 10.0, 157.0])
+@pytest.mark.parametrize("gain", [0.3, 1.0, 2.0, 3.2, 10.0, 100.0])
+def test_means_have_no_bias_from_a_twentieth_of_a_photon_on(gain: float, pedestal: float, read_noise: float) -> None:
+    """Below 0.01 noise standard deviations from 1 photon to 300, and below 0.05 from 0.05 photons to 1."""
+    noise: dict[str, float] = {"conversion_gain": gain, "pedestal": pedestal, "read_noise": read_noise}
+    intensities = np.concatenate([np.geomspace(0.05, 1, 12, endpoint=False), np.geomspace(1, 300, 30)])
+    bias = np.abs(exact_errors(intensities, **noise).bias)
+    assert bias[intensities >= 1].max() < 0.01
+    assert bias.max() < 0.05
+
+
+MOVIE_SHAPE = (20, 24, 31)
+
+
+def movie(dtype: str, low: float, high: float, shape: tuple[int, ...] = MOVIE_SHAPE) -> np.ndarray[Any, Any]:
+    """Whole counts from `low` to `high`, in an order in which neighbours differ."""
+    size = math.prod(shape)
+    ramp = (np.arange(size) * 7919 % size) / (size - 1)
+    return np.rint(low + (high - low) * ramp**2).astype(dtype).reshape(shape)
+
+
+@pytest.fixture
+def many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Chunks of three frames and shards of a few chunks, so that places in chunks are not those in the movie."""
+    monkeypatch.setattr(layout, "CHUNK_PIXELS", 3 * 24 * 31)
+    monkeypatch.setattr(layout, "SHARD_BYTES", 1 << 14)
+
+
+CASES = {
+    "uint16": ("uint16", 0, 9000, 20.0, 100.0),
+    "int16 with negative counts": ("int16", -90, 3000, 3.0, -40.5),
+    "steep": ("int32", 0, 700, 0.5, 3.0),
+    "whole float32": ("float32", 0, 4000, 20.0, 100.0),
+    "whole float32 at the end of a code range": ("float32", 0, 32767, 1.0, -40.5),
+}
+
+
+@pytest.mark.usefixtures("many_chunks")
+@pytest.mark.parametrize("way", [("dense",), ("portable",), ("lossless",), ("portable", "dense")], ids="-".join)
+@pytest.mark.parametrize("case", CASES)
+def test_a_movie_moves_from_profile_to_profile_and_back_without_a_loss(
+    tmp_path: Path, case: str, way: tuple[str, ...]
+) -> None:
+    """Invariant 2: what was stored once keeps its counts, however often it is stored with the same settings."""
+    dtype, low, high, gain, zero = CASES[case]
+    first = write_movie(tmp_path / "0", movie(dtype, low, high), calibration=Calibration.given(gain, zero))
+    assert first.record is not None
+    assert first.record.dithered
+    wanted = first[...]
+    stored = first
+    for number, profile in enumerate((*way, "standard"), 1):
+        if stored.profile == "lossless":  # its record says no step: the counts are those of a new movie
+            break
+        stored = write_movie(tmp_path / str(number), stored, profile=profile)
+        np.testing.assert_array_equal(stored[...], wanted)
+        assert stored.record is not None
+        assert stored.record.dithered == (profile != "lossless")
+
+
+@pytest.mark.parametrize("zarr_format", [2, 3])
+def test_a_movie_moves_between_zarr_formats_without_a_loss(tmp_path: Path, zarr_format: Any) -> None:
+    """Invariant 2: both formats count the places alike."""
+    counts = movie("uint16", 0, 9000)
+    first = write_movie(tmp_path / "0", counts, calibration=Calibration.given(20.0, 100.0), zarr_format=5 - zarr_format)
+    second = write_movie(tmp_path / "1", first, zarr_format=zarr_format)
+    np.testing.assert_array_equal(second[...], first[...])
+
+
+@pytest.mark.parametrize("profile", ["standard", "dense", "portable"])
+@pytest.mark.parametrize("name", ["v1_uint16", "v1_portable", "v1_zarr2"])
+def test_a_movie_of_the_first_release_keeps_its_counts(tmp_path: Path, name: str, profile: str) -> None:
+    """Invariant 2: counts on the levels of the plain transform are stored with that, not dithered on top."""
+    old = open_movie(GOLDEN / name / "movie.zarr")
+    new = write_movie(tmp_path / "new", old, profile=profile)
+    np.testing.assert_array_equal(new[...], np.load(GOLDEN / name / "expected.npy"))
+    assert new.record is not None
+    assert not new.record.dithered
+    assert "dithered" not in new.record.to_dict()
+
+
+def test_other_settings_than_those_it_was_stored_with_are_a_new_movie(tmp_path: Path) -> None:
+    """A plain movie that is stored with another step gets the transform that new movies get."""
+    old = open_movie(GOLDEN / "v1_uint16" / "movie.zarr")
+    new = write_movie(tmp_path / "new", old, step=0.25)
+    assert new.record is not None
+    assert new.record.dithered
+
+
+@pytest.mark.usefixtures("many_chunks")
+@pytest.mark.parametrize("zarr_format", [2, 3])
+@pytest.mark.parametrize(("dtype", "low"), [("uint16", 0), ("int16", -90), ("float32", 0.25)])
+def test_what_fills_up_partial_chunks_is_never_seen(tmp_path: Path, zarr_format: Any, dtype: str, low: float) -> None:
+    """Frames at the end of a movie whose last chunk is not full are those of the same frames in full chunks."""
+    counts = movie("int32", low, 900).astype(dtype) if low != 0.25 else movie("float64", 1, 900).astype(dtype) + 0.25
+    calibration = Calibration.given(5.0, 20.0)
+    assert MOVIE_SHAPE[0] % 3 == 2
+    short = write_movie(tmp_path / "short", counts, calibration=calibration, zarr_format=zarr_format)
+    longer = np.concatenate([counts, counts[:1]])
+    full = write_movie(tmp_path / "full", longer, calibration=calibration, zarr_format=zarr_format)
+    np.testing.assert_array_equal(short[...], full[:-1])
+    np.testing.assert_array_equal(np.stack(list(short.frames())), full[:-1])
+    assert short.verify()
