@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from data.make_golden import GOLDEN
+from data.make_golden import GOLDEN, Golden
 from dj_photon_codecs import Calibration, open_movie, write_movie
 from dj_photon_codecs.anscombe.dithered import at_every_offset
 from dj_photon_codecs.anscombe.parameters import TransformParameters
@@ -31,65 +30,64 @@ def test_means_have_no_bias_from_a_twentieth_of_a_photon_on(gain: float, pedesta
     assert bias.max() < 0.05
 
 
-MOVIE_SHAPE = (20, 24, 31)
+MOVIE_SHAPE = (11, 33, 31)
 
 
-def movie(dtype: str, low: float, high: float, shape: tuple[int, ...] = MOVIE_SHAPE) -> np.ndarray[Any, Any]:
-    """Whole counts from `low` to `high`, in an order in which neighbours differ."""
-    size = math.prod(shape)
-    ramp = (np.arange(size) * 7919 % size) / (size - 1)
-    return np.rint(low + (high - low) * ramp**2).astype(dtype).reshape(shape)
+def movie(dtype: str, low: int, high: int, noise: int) -> np.ndarray[Any, Any]:
+    """Whole counts along a slope that does not change with time, and noise: what the entropy coder is for."""
+    golden = Golden(dtype, MOVIE_SHAPE, low + noise, high - noise, None, noise=noise)
+    return golden.counts()
 
 
 @pytest.fixture
 def many_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Chunks of three frames and shards of a few chunks, so that places in chunks are not those in the movie."""
-    monkeypatch.setattr(layout, "CHUNK_PIXELS", 3 * 24 * 31)
+    """Chunks of four frames and shards of a few chunks, so that places in chunks are not those in the movie."""
+    monkeypatch.setattr(layout, "CHUNK_PIXELS", 4 * 33 * 31)
     monkeypatch.setattr(layout, "SHARD_BYTES", 1 << 14)
 
 
-CASES = {
-    "uint16": ("uint16", 0, 9000, 20.0, 100.0),
-    "int16 with negative counts": ("int16", -90, 3000, 3.0, -40.5),
-    "steep": ("int32", 0, 700, 0.5, 3.0),
-    "whole float32": ("float32", 0, 4000, 20.0, 100.0),
-    "whole float32 at the end of a code range": ("float32", 0, 32767, 1.0, -40.5),
+CASES: dict[str, tuple[str, int, int, int, float, float]] = {
+    "uint16": ("uint16", 0, 3000, 90, 100.0, 157.3),
+    "int16 with negative counts": ("int16", -90, 3000, 60, 3.0, -40.5),
+    "steep": ("int32", 0, 700, 20, 0.5, 3.0),
+    "whole float32": ("float32", 0, 4000, 90, 20.0, 100.0),
+    "whole float32 up to where its codes change": ("float32", 30000, 32767, 300, 1.0, -40.5),
 }
 
 
 @pytest.mark.usefixtures("many_chunks")
-@pytest.mark.parametrize("way", [("dense",), ("portable",), ("lossless",), ("portable", "dense")], ids="-".join)
+@pytest.mark.parametrize("way", [("dense",), ("portable",), ("portable", "dense")], ids="-".join)
 @pytest.mark.parametrize("case", CASES)
 def test_a_movie_moves_from_profile_to_profile_and_back_without_a_loss(
     tmp_path: Path, case: str, way: tuple[str, ...]
 ) -> None:
     """Invariant 2: what was stored once keeps its counts, however often it is stored with the same settings."""
-    dtype, low, high, gain, zero = CASES[case]
-    first = write_movie(tmp_path / "0", movie(dtype, low, high), calibration=Calibration.given(gain, zero))
+    *counts, gain, zero = CASES[case]
+    noise = Calibration.given(gain, zero)
+    first = write_movie(tmp_path / "0", movie(*counts), calibration=noise)
     assert first.record is not None
     assert first.record.dithered
     wanted = first[...]
     stored = first
     for number, profile in enumerate((*way, "standard"), 1):
-        if stored.profile == "lossless":  # its record says no step: the counts are those of a new movie
-            break
-        stored = write_movie(tmp_path / str(number), stored, profile=profile)
+        stored = write_movie(tmp_path / str(number), stored, profile=profile, calibration=noise)
         np.testing.assert_array_equal(stored[...], wanted)
+        assert stored.profile == profile
         assert stored.record is not None
-        assert stored.record.dithered == (profile != "lossless")
+        assert stored.record.dithered
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_a_movie_moves_between_zarr_formats_without_a_loss(tmp_path: Path, zarr_format: Any) -> None:
     """Invariant 2: both formats count the places alike."""
-    counts = movie("uint16", 0, 9000)
+    counts = movie("uint16", 0, 9000, 90)
     first = write_movie(tmp_path / "0", counts, calibration=Calibration.given(20.0, 100.0), zarr_format=5 - zarr_format)
     second = write_movie(tmp_path / "1", first, zarr_format=zarr_format)
     np.testing.assert_array_equal(second[...], first[...])
 
 
-@pytest.mark.parametrize("profile", ["standard", "dense", "portable"])
-@pytest.mark.parametrize("name", ["v1_uint16", "v1_portable", "v1_zarr2"])
+@pytest.mark.parametrize("profile", ["standard", "portable"])
+@pytest.mark.parametrize("name", ["v1_uint16", "v1_portable", "v1_zarr2", "v1_dense"])
 def test_a_movie_of_the_first_release_keeps_its_counts(tmp_path: Path, name: str, profile: str) -> None:
     """Invariant 2: counts on the levels of the plain transform are stored with that, not dithered on top."""
     old = open_movie(GOLDEN / name / "movie.zarr")
@@ -113,9 +111,9 @@ def test_other_settings_than_those_it_was_stored_with_are_a_new_movie(tmp_path: 
 @pytest.mark.parametrize(("dtype", "low"), [("uint16", 0), ("int16", -90), ("float32", 0.25)])
 def test_what_fills_up_partial_chunks_is_never_seen(tmp_path: Path, zarr_format: Any, dtype: str, low: float) -> None:
     """Frames at the end of a movie whose last chunk is not full are those of the same frames in full chunks."""
-    counts = movie("int32", low, 900).astype(dtype) if low != 0.25 else movie("float64", 1, 900).astype(dtype) + 0.25
+    counts = movie("int32", int(low), 900, 40).astype(dtype) + np.dtype(dtype).type(low % 1)
     calibration = Calibration.given(5.0, 20.0)
-    assert MOVIE_SHAPE[0] % 3 == 2
+    assert MOVIE_SHAPE[0] % 4 == 3
     short = write_movie(tmp_path / "short", counts, calibration=calibration, zarr_format=zarr_format)
     longer = np.concatenate([counts, counts[:1]])
     full = write_movie(tmp_path / "full", longer, calibration=calibration, zarr_format=zarr_format)
