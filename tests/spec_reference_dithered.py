@@ -95,7 +95,7 @@ class DitheredReference(Reference):
         return self.to_integer(c, u) if self.decoded_dtype in INTEGER_RANGES else self.to_float(c, u)
 
     def to_integer(self, c: int, u: float) -> int:
-        smallest, largest = INTEGER_RANGES[self.decoded_dtype]
+        largest = INTEGER_RANGES[self.decoded_dtype][1]
         low = self.smallest_where(lambda n: self.dithered_code(n, u) >= float(c))
         high = self.smallest_where(lambda n: self.dithered_code(n, u) > float(c)) - 1
         if high < low:

@@ -120,7 +120,7 @@ def interesting(reference: DitheredReference) -> st.SearchStrategy[float]:
     return st.one_of(near, beside, st.sampled_from([0.0, 1.0, -1.0]), wide)
 
 
-@settings(max_examples=70)
+@settings(max_examples=35)
 @given(reference=configurations(), data=st.data(), n=PLACES)
 def test_the_package_encodes_as_the_page_says(reference: DitheredReference, data: st.DataObject, n: int) -> None:
     """The same code at any place, or an error where the page has one."""
@@ -134,7 +134,7 @@ def test_the_package_encodes_as_the_page_says(reference: DitheredReference, data
     assert package_code(reference, count, n) == expected
 
 
-@settings(max_examples=50)
+@settings(max_examples=25)
 @given(reference=configurations(tuple(INTEGER_RANGES)), data=st.data(), n=PLACES)
 def test_floating_point_arrays_encode_as_the_page_says(
     reference: DitheredReference, data: st.DataObject, n: int
@@ -150,7 +150,7 @@ def test_floating_point_arrays_encode_as_the_page_says(
     assert package_code(reference, count, n, "float64") == expected
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(reference=configurations(), data=st.data(), n=PLACES)
 def test_the_package_decodes_as_the_page_says(reference: DitheredReference, data: st.DataObject, n: int) -> None:
     """Every code of the encoded dtype, whether a count has it or not, at any place."""
@@ -169,7 +169,7 @@ def test_the_package_decodes_as_the_page_says(reference: DitheredReference, data
     assert found.tolist() == [reference.decode_at(code, n) for code in codes]
 
 
-@settings(max_examples=15)
+@settings(max_examples=10)
 @given(reference=configurations(("uint8", "int16", "uint16", "float32")), data=st.data(), n=PLACES)
 def test_chunks_decode_as_the_page_says(reference: DitheredReference, data: st.DataObject, n: int) -> None:
     """A code at any place of a whole chunk, as the codecs decode it."""
@@ -179,7 +179,7 @@ def test_chunks_decode_as_the_page_says(reference: DitheredReference, data: st.D
     assert package_count(reference, code, n) == reference.decode_at(code, n)
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(reference=configurations())
 def test_the_fill_value_is_what_the_page_says(reference: DitheredReference) -> None:
     """The count that a writer gives to chunks that are lost."""
