@@ -24,6 +24,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+# Python looks into a script's own folder first, where distributed.py would stand for the package of that name.
+sys.path[:] = [folder for folder in sys.path if Path(folder or ".").resolve() != Path(__file__).parent]
+sys.path.append(str(Path(__file__).parent))
+
 os.environ.setdefault("DJ_IGNORE_CONFIG_FILE", "true")  # a datajoint.json nearby belongs to another pipeline
 os.environ.setdefault("DJ_LOG_LEVEL", "ERROR")
 # One thread for linear algebra in each process: where every core has a worker already, more of them wait for each other.

@@ -269,7 +269,7 @@ class Trace(dj.Computed):
 # What follows makes the recordings, runs the pipeline, and compares with the truth.
 
 
-def specification(seed: int, focal_depth_um: float = 160.0) -> Spec:
+def specification(seed: int, focal_depth_um: float = 160.0, n_frames: int = 300) -> Spec:
     """The two-photon preset with a thin layer of bright cells that hardly overlap, and a smooth neuropil.
 
     As it is, the preset has most of its cells out of focus, and few that a threshold on the mean image can find.
@@ -285,22 +285,23 @@ def specification(seed: int, focal_depth_um: float = 160.0) -> Spec:
         "neuropil": {"spatial_sigma_um": 30.0},
         "cell_optics": {"focal_depth_um": focal_depth_um},
     }
-    preset = presets.two_photon_raster(seed=seed, height_px=160, width_px=160, n_frames=300)
+    preset = presets.two_photon_raster(seed=seed, height_px=160, width_px=160, n_frames=n_frames)
     steps = tuple(step.model_copy(update=changes.get(step.kind, {})) for step in preset.steps)
     return preset.model_copy(update={"steps": steps})
 
 
-def record(folder: Path) -> dict[int, Simulation]:
+def record(folder: Path, volume_of: int | None = None) -> dict[int, Simulation]:
     """Enter a mouse with two sessions, whose TIFF stacks the simulator writes; gives the truth by session."""
     Mouse.insert1({"mouse": "M1", "sex": "F", "born": datetime.date(2026, 1, 5)})
     simulations = {session: simulate(specification(seed=session)) for session in (1, 2)}
     for session, simulation in simulations.items():
-        movie, volume = folder / f"session{session}.tif", folder / f"volume{session}.tif"
+        movie, volume = (folder / f"{kind}{session}.tif" for kind in ("movie", "volume"))
         tifffile.imwrite(movie, simulation.observed, photometric="minisblack", metadata={"axes": "TYX"})
         row = {"mouse": "M1", "session": session, "session_date": datetime.date(2026, 3, session), "fps": 30.0}
         row["movie_file"] = str(movie)
-        if session == 1:  # the same tissue, in three planes
-            planes = [simulate(specification(1, depth)).observed[:100] for depth in (154.0, 160.0, 166.0)]
+        if session == volume_of:  # the same tissue once more, in three planes
+            depths = (154.0, 160.0, 166.0)
+            planes = [simulate(specification(session, depth, n_frames=100)).observed for depth in depths]
             tifffile.imwrite(volume, np.stack(planes, axis=1), photometric="minisblack", metadata={"axes": "TZYX"})
             row["volume_file"] = str(volume)
         Session.insert1(row)
@@ -380,7 +381,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser(__doc__).parse_args(arguments)
     end_workers_at_once()
     with place(options, schema, "calcium_imaging", ("active", "archive")) as here:
-        simulations = record(here.folder)
+        simulations = record(here.folder, volume_of=1)
         for table in (VolumeRecording, Recording, MotionCorrected, ROI, Trace):
             done = table.populate(reserve_jobs=True, processes=2, display_progress=True)
             print(f"{table.__name__:<16} {done['success_count']} made, {len(table.jobs.errors)} errors")
