@@ -30,7 +30,7 @@ sys.path.append(str(Path(__file__).parent))
 
 os.environ.setdefault("DJ_IGNORE_CONFIG_FILE", "true")  # a datajoint.json nearby belongs to another pipeline
 os.environ.setdefault("DJ_LOG_LEVEL", "ERROR")
-# One thread for linear algebra in each process: where every core has a worker already, more of them wait for each other.
+# One thread for linear algebra in each process: where every core has a worker, more of them wait for each other.
 for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_threads, "1")
 
@@ -108,7 +108,7 @@ def place(options: argparse.Namespace, schema: Any, name: str, stores: tuple[str
 @contextmanager
 def _server(backend: str) -> Iterator[None]:
     """Connect to the server that the environment names."""
-    settings = {"backend": backend, "host": os.environ.get("DJ_HOST", "127.0.0.1"), "use_tls": None}
+    settings: dict[str, Any] = {"backend": backend, "host": os.environ.get("DJ_HOST", "127.0.0.1"), "use_tls": None}
     settings |= {"port": int(os.environ.get("DJ_PORT", 3306 if backend == "mysql" else 5432))}
     settings |= {"user": os.environ.get("DJ_USER", "root" if backend == "mysql" else "postgres")}
     settings |= {"password": SecretStr(os.environ.get("DJ_PASS", ""))}

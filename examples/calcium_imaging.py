@@ -10,12 +10,13 @@ traces correlate with the truth and how far the motion was off, from the movie a
 from __future__ import annotations
 
 import datetime
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from _setup import end_workers_at_once, parser, place  # first: it says which package is missing
+
+# isort: split
 
 import datajoint as dj
 import numpy as np
@@ -26,7 +27,8 @@ from skimage.measure import label, regionprops
 from skimage.registration import phase_cross_correlation
 
 from dj_photon_codecs import PhotonMovie, calibrate
-from dj_photon_codecs.simulation import GroundTruth, Recording as Simulation, Spec, presets, simulate
+from dj_photon_codecs.simulation import GroundTruth, Spec, presets, simulate
+from dj_photon_codecs.simulation import Recording as Simulation
 
 schema = dj.Schema()
 
@@ -80,6 +82,7 @@ def open_tiff(path: str, axes: str) -> Any:
     return counts
 
 
+# --8<-- [start:recording]
 @schema
 class Recording(dj.Imported):
     definition = """
@@ -96,6 +99,9 @@ class Recording(dj.Imported):
         movie = PhotonMovie(counts, calibration=calibrate(counts), profile=key["profile"])
         self.insert1({**key, "n_frames": len(counts), "movie": movie})
 
+    # --8<-- [end:recording]
+
+    # --8<-- [start:archive]
     @classmethod
     def fetch_movie(cls, key: dict[str, Any]) -> Any:
         """The handle of a recording, on whichever tier it is. Nothing is read before it is indexed."""
@@ -110,6 +116,8 @@ class Recording(dj.Imported):
         if not archived:
             raise OSError(f"the copy of {key} is damaged: {archived}")
         cls.update1({**key, "movie": None})
+
+    # --8<-- [end:archive]
 
 
 @schema
@@ -167,6 +175,7 @@ def details(image: Any) -> Any:
     return window * (gaussian_filter(image, 1.5) - gaussian_filter(image, 12))
 
 
+# --8<-- [start:motion]
 def measure_shifts(movie: Any) -> Any:
     """Rows and columns by which each frame is moved (time, 2), by phase correlation of the stabilised movie.
 
@@ -205,6 +214,9 @@ class MotionCorrected(dj.Computed):
         self.insert1({**key, "shifts": shifts, "top": top, "left": left, "movie": corrected})
 
 
+# --8<-- [end:motion]
+
+
 def blocks(movie: Any) -> Iterator[tuple[slice, Any]]:
     """A movie in blocks of frames: which, and their counts."""
     for start in range(0, len(movie), BLOCK):
@@ -241,7 +253,7 @@ class ROI(dj.Computed):
         rows = []
         for number, region in enumerate(cells, start=1):
             labels[tuple(region.coords.T)] = number
-            row, col = (np.array(region.centroid) + (top, left)).tolist()
+            row, col = np.add(region.centroid, (top, left)).tolist()
             rows.append({**key, "cell": number, "area": int(region.area), "row": row, "col": col})
         self.insert1({**key, "mean_image": mean, "labels": labels})
         self.Cell.insert(rows)
@@ -309,6 +321,7 @@ def record(folder: Path, volume_of: int | None = None) -> dict[int, Simulation]:
 
 
 def size(n_bytes: float) -> str:
+    """A number of bytes, to read."""
     return f"{n_bytes / 1e6:.2f} MB"
 
 
@@ -330,12 +343,14 @@ def compare(key: dict[str, Any], truth: GroundTruth) -> dict[str, float]:
     offset = np.median(shifts - truth.shifts, axis=0)  # where the template is, which is anyone's choice
     error = np.sqrt(((shifts - truth.shifts - offset) ** 2).sum(axis=1).mean())
     found = np.stack((ROI.Cell & key).to_arrays("row", "col", order_by="cell"), axis=1) - offset
-    rows, cols = np.indices(truth.illumination.shape)
+    rows, cols = np.indices(truth.planted.fov_shape)
     weight = truth.A_observed / truth.A_observed.sum(axis=(1, 2), keepdims=True)
     places = np.stack([(weight * rows).sum(axis=(1, 2)), (weight * cols).sum(axis=(1, 2))], axis=1)
     distance = np.sqrt(((places[:, None] - found[None]) ** 2).sum(axis=2))
     light = truth.C * truth.bleaching
-    inside = np.all((places + offset > (top + 3, left + 3)) & (places + offset < np.add(labels.shape, (top, left)) - 4), 1)
+    inside = np.all(
+        (places + offset > (top + 3, left + 3)) & (places + offset < np.add(labels.shape, (top, left)) - 4), 1
+    )
     visible = np.flatnonzero(truth.detectable & inside)  # in focus, active, and in the field of view in every frame
     cells = [cell for cell in visible if distance[cell].min() < 5]
     correlations = [np.corrcoef(light[cell], traces[distance[cell].argmin()])[0, 1] for cell in cells]
@@ -382,9 +397,11 @@ def main(arguments: list[str] | None = None) -> None:
     end_workers_at_once()
     with place(options, schema, "calcium_imaging", ("active", "archive")) as here:
         simulations = record(here.folder, volume_of=1)
+        # --8<-- [start:populate]
         for table in (VolumeRecording, Recording, MotionCorrected, ROI, Trace):
             done = table.populate(reserve_jobs=True, processes=2, display_progress=True)
             print(f"{table.__name__:<16} {done['success_count']} made, {len(table.jobs.errors)} errors")
+        # --8<-- [end:populate]
 
         volume = (VolumeRecording & {"session": 1}).fetch1("movie")
         print(f"\nvolume {volume.shape}: plane means {volume[:20].mean(axis=(0, 2, 3)).round(1).tolist()} counts")
@@ -411,4 +428,4 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -9,11 +9,13 @@ deviation and losslessly, and both go through the same tables.
 
 from __future__ import annotations
 
-import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 from _setup import parser, place  # first: it says which package is missing
+
+# isort: split
 
 import datajoint as dj
 import numpy as np
@@ -97,7 +99,9 @@ def fit(windows: Any, gain: float, zero_level: float) -> Any:
         slope = np.stack([(m - windows + residual) / s for m, s in zip(moved, steps, strict=True)], axis=-1)
         slope = slope.reshape(len(windows), -1, 5)
         normal = np.swapaxes(slope, 1, 2) @ slope
-        normal += damping[:, None, None] * np.eye(5) * np.diagonal(normal, axis1=1, axis2=2)[:, None, :] + 1e-9 * np.eye(5)
+        normal += damping[:, None, None] * np.eye(5) * np.diagonal(normal, axis1=1, axis2=2)[
+            :, None, :
+        ] + 1e-9 * np.eye(5)
         change = np.linalg.solve(normal, np.swapaxes(slope, 1, 2) @ residual.reshape(len(windows), -1, 1))[..., 0]
         trial = np.clip(parameters + change, low, high)
         new = windows - model(trial, gain, zero_level)
@@ -108,6 +112,7 @@ def fit(windows: Any, gain: float, zero_level: float) -> Any:
     return parameters
 
 
+# --8<-- [start:fit]
 @schema
 class LocalizedMolecules(dj.Computed):
     definition = """
@@ -131,6 +136,9 @@ class LocalizedMolecules(dj.Computed):
         molecules = np.column_stack([where, found[:, 2] * pixel, found[:, 3]])
         sharp = (np.abs(found[:, :2]).max(axis=1) < 1.5) & (found[:, 2] < 2.0)  # others are two molecules, or none
         self.insert1({**key, "n_molecules": int(sharp.sum()), "molecules": molecules[sharp]})
+
+
+# --8<-- [end:fit]
 
 
 @schema
@@ -165,7 +173,7 @@ def link(molecules: Any) -> list[list[int]]:
     frames = [np.flatnonzero(molecules[:, 0] == frame) for frame in range(int(molecules[:, 0].max()) + 1)]
     finished: list[list[int]] = []
     open_tracks = {index: [index] for index in frames[0].tolist()}
-    for here, there in zip(frames, frames[1:], strict=False):
+    for here, there in pairwise(frames):
         distance = np.sqrt(((molecules[here, None, 1:3] - molecules[None, there, 1:3]) ** 2).sum(axis=2))
         following: dict[int, list[int]] = {}
         for i, index in enumerate(here.tolist()):
@@ -214,6 +222,7 @@ def displacements(path: Any) -> tuple[Any, Any]:
     return np.array([s.sum() for s in squares]), np.array([len(s) for s in squares])
 
 
+# --8<-- [start:diffusion]
 def fit_diffusion(sums: Any, counts: Any, interval: float) -> tuple[float, float]:
     """Diffusion coefficient and localisation error from a line through the mean squared displacements.
 
@@ -229,6 +238,9 @@ def fit_diffusion(sums: Any, counts: Any, interval: float) -> tuple[float, float
     return float(slope / 4), float(np.sqrt(max(squared, 0.0)))
 
 
+# --8<-- [end:diffusion]
+
+
 # What follows makes the recording, runs the pipeline, and compares with the truth.
 
 CASES = {1: "stored at half a noise standard deviation", 2: "stored losslessly"}
@@ -236,7 +248,10 @@ CASES = {1: "stored at half a noise standard deviation", 2: "stored losslessly"}
 
 def empty_slide(spec: Spec) -> Any:
     """The counts of the same camera without molecules and in more light."""
-    changes: dict[str, dict[str, Any]] = {"molecules": {"density_per_um2": 0.0}, "composite": {"background_photons": 60.0}}
+    changes: dict[str, dict[str, Any]] = {
+        "molecules": {"density_per_um2": 0.0},
+        "composite": {"background_photons": 60.0},
+    }
     return simulate(
         spec.model_copy(
             update={
@@ -286,13 +301,15 @@ def render(key: dict[str, Any], path: Path, scale: int = 4) -> None:
     def frame(index: int) -> Any:
         image = np.kron(movie[index].clip(max=white), np.ones((scale, scale), np.uint16))
         for _, row, col, *_ in molecules[molecules[:, 0] == index]:
-            rows, cols = circle_perimeter(round(row / pixel * scale), round(col / pixel * scale), 4 * scale, shape=image.shape)
+            rows, cols = circle_perimeter(
+                round(row / pixel * scale), round(col / pixel * scale), 4 * scale, shape=image.shape
+            )
             image[rows, cols] = white
         return image
 
     shape = (len(movie), movie.shape[1] * scale, movie.shape[2] * scale)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_blocks(path, ([frame(i)] for i in range(len(movie))), frame, shape, fps / 2, black, white, progress=False)
+    write_blocks(path, (frame(i)[None] for i in range(len(movie))), frame, shape, fps / 2, black, white, progress=False)
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -301,11 +318,12 @@ def main(arguments: list[str] | None = None) -> None:
     spec = presets.single_molecule_tirf(seed=1, n_frames=200)
     simulation = simulate(spec)
     truth = simulation.ground_truth.molecules
+    assert truth is not None  # the preset has molecules
     with place(options, schema, "low_light", ("imaging",)):
         Sample.insert1({"sample": "membrane", "description": "simulated fluorophores in a supported bilayer"})
         row = {"sample": "membrane", "pixel_size_um": spec.acquisition.pixel_size_um, "fps": spec.acquisition.fps}
-        # Bright spots that jump from pixel to pixel are no place to measure noise: calibrate(simulation.observed) says so,
-        # and refuses. The noise is the camera's, whatever it looks at, so that a recording of an empty slide will do.
+        # Bright spots that jump from pixel to pixel are no place to measure noise: calibrate(simulation.observed) says
+        # so, and refuses. The noise is the camera's, whatever it looks at: a recording of an empty slide will do.
         noise = calibrate(empty_slide(spec))
         for number, profile in ((1, "standard"), (2, "lossless")):
             movie = PhotonMovie(simulation.observed, calibration=noise, profile=profile)
@@ -314,7 +332,8 @@ def main(arguments: list[str] | None = None) -> None:
             table.populate(display_progress=True)
         movie = (Acquisition & {"acquisition": 1}).fetch1("movie")
         print(f"movie                  {movie.shape[0]} frames of {movie.shape[1]} x {movie.shape[2]}")
-        print(f"conversion gain        {noise.conversion_gain:.2f} found, {simulation.calibration.conversion_gain:.2f} true")
+        true_gain = simulation.calibration.conversion_gain
+        print(f"conversion gain        {noise.conversion_gain:.2f} found, {true_gain:.2f} true")
         print(f"true D                 {truth.diffusion_um2_per_s:.4f} um^2/s")
         for number, name in CASES.items():
             key = {"acquisition": number}
@@ -324,7 +343,8 @@ def main(arguments: list[str] | None = None) -> None:
             print(f"  molecules            {(LocalizedMolecules & key).fetch1('n_molecules')} in all frames")
             print(f"  tracks               {(Track & key).fetch1('n_tracks')} of {SHORTEST} frames or more")
             off = 100 * (result["diffusion"] / truth.diffusion_um2_per_s - 1)
-            print(f"  D                    {result['diffusion']:.4f} +- {result['diffusion_error']:.4f} um^2/s ({off:+.1f} %)")
+            measured = f"{result['diffusion']:.4f} +- {result['diffusion_error']:.4f}"
+            print(f"  D                    {measured} um^2/s ({off:+.1f} %)")
             print(f"  localisation error   {1000 * result['localization_error']:.0f} nm from the fit of the line")
             molecules = (LocalizedMolecules & key).fetch1("molecules")
             print(f"                       {1000 * true_error(molecules, truth):.0f} nm from the truth")
@@ -345,4 +365,4 @@ def true_error(molecules: Any, truth: Any) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

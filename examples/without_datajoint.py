@@ -31,12 +31,15 @@ TIFF = Path(__file__).parent / "data" / "minisim_12bit.tif"
 def main(arguments: list[str] | None = None) -> None:
     """Write the array, and open it in four ways."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("tiff", type=Path, nargs="?", default=TIFF, help="TIFF stack with the axes time, height, width")
+    options.add_argument(
+        "tiff", type=Path, nargs="?", default=TIFF, help="TIFF stack with the axes time, height, width"
+    )
     options.add_argument("--zarr", type=Path, help="folder to write, kept; without it the array goes with the script")
     chosen = options.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         path = chosen.zarr or Path(folder) / "movie.zarr"
 
+        # --8<-- [start:open]
         # tifffile shows a stack as a Zarr array, so that one that is larger than the memory will do.
         with tifffile.imread(chosen.tiff, aszarr=True) as store:
             written = write_movie(path, zarr.open_array(store, mode="r"))
@@ -63,7 +66,8 @@ def main(arguments: list[str] | None = None) -> None:
 
         same = np.array_equal(frame, lazy[60].compute()) and np.array_equal(frame, movie[60].values)
         print(f"all three give the same counts: {same}")
+        # --8<-- [end:open]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()
