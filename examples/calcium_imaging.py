@@ -66,7 +66,7 @@ class Profile(dj.Lookup):
     definition = """
     profile : varchar(16)
     """
-    contents = (("standard",), ("lossless",))
+    contents: Any = (("standard",), ("lossless",))
 
 
 def open_tiff(path: str, axes: str) -> Any:

@@ -135,10 +135,10 @@ def test_example_draws_its_picture(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_missing_package_is_named_with_the_extra(name: str) -> None:
     """Without its packages an example says which one is missing, and which extra brings it."""
-    blocked = "import sys; sys.modules['xarray'] = None; sys.argv = [sys.argv[1]]; import runpy; "
+    blocked = "import sys; sys.modules['dask'] = None; sys.argv = [sys.argv[1]]; import runpy; "
     blocked += "runpy.run_path(sys.argv[0], run_name='__main__')"
     script = str(ROOT / "examples" / f"{name}.py")
     command = [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT / 'examples')!r}); {blocked}", script]
     run = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100)
     assert run.returncode == 1
-    assert 'xarray, which is not installed: pip install "dj-photon-codecs[examples]"' in run.stderr
+    assert 'dask, which is not installed: pip install "dj-photon-codecs[examples]"' in run.stderr
