@@ -40,9 +40,7 @@ def main(arguments: list[str] | None = None) -> None:
         path = chosen.zarr or Path(folder) / "movie.zarr"
 
         # --8<-- [start:open]
-        # tifffile shows a stack as a Zarr array, so that one that is larger than the memory will do.
-        with tifffile.imread(chosen.tiff, aszarr=True) as store:
-            written = write_movie(path, zarr.open_array(store, mode="r"))
+        written = write_movie(path, tifffile.imread(chosen.tiff))
         noise = written.calibration
         print(f"written  {written.shape} {written.dtype}, {written.compression_ratio:.2f} times smaller")
         print(f"         {noise.conversion_gain:.2f} counts per photon above {noise.zero_level:.1f}")
