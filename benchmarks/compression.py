@@ -20,6 +20,7 @@ import numpy.typing as npt
 from common import REGIMES, Regime, limit_bits, machine, seconds, simulate, table
 from numcodecs.abc import Codec
 
+from dj_photon_codecs.anscombe.dithered import encode_dithered
 from dj_photon_codecs.anscombe.transform import encode_counts, smallest_code_dtype
 from dj_photon_codecs.storage.compression import choose_compressor
 
@@ -49,19 +50,24 @@ class Result:
     taken: bool
 
 
-def codes_of(regime: Regime, counts: npt.NDArray[np.uint16]) -> npt.NDArray[Any]:
-    """The codes at the true noise model, in the smallest dtype that holds them, as the writer has them."""
-    codes = encode_counts(counts, regime.parameters)
-    smallest = smallest_code_dtype(float(codes.min()), float(codes.max()))
+def codes_of(regime: Regime, counts: npt.NDArray[np.uint16], length: int = _CHUNK_FRAMES) -> list[npt.NDArray[Any]]:
+    """The codes of each chunk at the true noise model, in the smallest dtype that holds them all."""
+    chunks = [encode_dithered(counts[i : i + length], regime.parameters) for i in range(0, len(counts), length)]
+    low, high = min(chunk.min() for chunk in chunks), max(chunk.max() for chunk in chunks)
+    smallest = smallest_code_dtype(float(low), float(high))
     assert smallest is not None
-    return codes.astype(smallest)
+    return [chunk.astype(smallest) for chunk in chunks]
+
+
+def plain_limit(regime: Regime, counts: npt.NDArray[np.uint16], means: Any) -> float:
+    """The Shannon limit of a step, as :func:`~common.limit_bits`: of plain codes, without the offsets of the dither."""
+    return limit_bits(means, lambda t: encode_counts(counts[t], regime.parameters))
 
 
 def measure(regime: Regime, frames: int, size: int, rng: np.random.Generator) -> tuple[dict[str, Result], float]:
     """Every compressor on the movie's chunks, and the ratio that no coder can pass."""
     counts, means = simulate(regime, frames, size, rng, means=True)
-    codes = codes_of(regime, counts)
-    chunks = [np.ascontiguousarray(codes[i : i + _CHUNK_FRAMES]) for i in range(0, frames, _CHUNK_FRAMES)]
+    chunks = codes_of(regime, counts)
     taken = repr(choose_compressor(chunks[len(chunks) // 2]))
     results = {}
     for name, compressor in candidates().items():
@@ -72,7 +78,7 @@ def measure(regime: Regime, frames: int, size: int, rng: np.random.Generator) ->
         )
         ratio = counts.nbytes / sum(len(part) for part in packed)
         results[name] = Result(ratio, 2e-6 / encode, 2e-6 / decode, repr(compressor) == taken)
-    return results, 16 / limit_bits(means, lambda t: codes[t])
+    return results, 16 / plain_limit(regime, counts, means)
 
 
 def main() -> None:

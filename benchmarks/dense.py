@@ -22,8 +22,8 @@ from typing import Any
 
 import numcodecs
 import numpy as np
-from common import Regime, chosen, limit_bits, machine, seconds, simulate, table
-from compression import codes_of
+from common import Counts, Regime, chosen, machine, seconds, simulate, table
+from compression import codes_of, plain_limit
 from peers import Codes, Peer, Trial, find_peers, ours
 
 _CHUNK_FRAMES = 16
@@ -57,25 +57,25 @@ class Scaling:
 
 @dataclass(frozen=True)
 class Movie:
-    """One regime's codes, and their Shannon limit [bytes]."""
+    """One regime's counts, and the Shannon limit of their codes [bytes]."""
 
     regime: Regime
-    codes: Codes
+    counts: Counts
     limit: float
 
     @classmethod
     def simulated(cls, regime: Regime, options: argparse.Namespace) -> Movie:
-        """The codes, and the limit from the means that they were drawn with."""
+        """The counts, and the limit from the means that they were drawn with."""
         rng = np.random.default_rng(options.seed)
         counts, means = simulate(regime, options.frames, options.size, rng, means=True)
-        codes = codes_of(regime, counts)
-        if codes.dtype != np.uint8:
-            raise RuntimeError(f"{regime.name}: the codes take {codes.dtype}, the image formats here take bytes")
-        return cls(regime, codes, limit_bits(means, lambda t: codes[t]) * codes.size / 8)
+        return cls(regime, counts, plain_limit(regime, counts, means) * counts.size / 8)
 
     def chunks(self, length: int = _CHUNK_FRAMES) -> list[Codes]:
         """The codes in chunks of so many frames."""
-        return [self.codes[i : i + length] for i in range(0, len(self.codes), length)]
+        chunks = codes_of(self.regime, self.counts, length)
+        if chunks[0].dtype != np.uint8:
+            raise RuntimeError(f"{self.regime.name}: codes of {chunks[0].dtype}, the image formats here take bytes")
+        return chunks
 
 
 def measure_peers(movie: Movie, peers: Sequence[Peer], repeat: int) -> dict[str, Result | None]:
@@ -129,8 +129,8 @@ def measure_scaling(movie: Movie, repeat: int) -> Scaling:
             times[threads][1].append(seconds(lambda pool=pool: list(pool.map(decode_like, packed, chunks))))
     for pool in pools.values():
         pool.shutdown()
-    megabytes = 2e-6 * movie.codes.size
-    lengths = [length for length in _LENGTHS if length <= len(movie.codes)]
+    megabytes = 2e-6 * movie.counts.size
+    lengths = [length for length in _LENGTHS if length <= len(movie.counts)]
     return Scaling(
         {threads: megabytes / statistics.median(both[0]) for threads, both in times.items()},
         {threads: megabytes / statistics.median(both[1]) for threads, both in times.items()},
@@ -146,11 +146,11 @@ def ratio_rows(
     def cell(movie: Movie, result: Result | None) -> str:
         if result is None:
             return "crashed"
-        return f"{2 * movie.codes.size / result.size:.2f} ({movie.limit / result.size:.1%})"
+        return f"{2 * movie.counts.size / result.size:.2f} ({movie.limit / result.size:.1%})"
 
     for name in names:
         yield [name, *(cell(movie, of[name]) for movie, of in zip(movies, measured, strict=True))]
-    yield ["Shannon limit", *(f"{2 * movie.codes.size / movie.limit:.2f}" for movie in movies)]
+    yield ["Shannon limit", *(f"{2 * movie.counts.size / movie.limit:.2f}" for movie in movies)]
 
 
 def speed_rows(names: Sequence[str], measured: Sequence[dict[str, Result | None]]) -> Iterator[list[str]]:

@@ -19,8 +19,9 @@ import numpy as np
 from common import machine, table
 from matplotlib.figure import Figure
 
-from dj_photon_codecs import write_movie
+from dj_photon_codecs import AnscombeTransformV2, write_movie
 from dj_photon_codecs.fidelity import (
+    ExactErrors,
     FidelityReport,
     Scene,
     ScienceReport,
@@ -72,6 +73,29 @@ def exact_table(step: float, gains: list[float]) -> str:
     return table([*head, "variance added", "mean", "mean square"], rows)
 
 
+def without_dither(photons: Any, gain: float, pedestal: float, read_noise: float, step: float) -> ExactErrors:
+    """The errors at fixed edges, as a raw movie has them in the ``portable`` profile."""
+    codec = AnscombeTransformV2(pedestal - gain * read_noise**2, gain, encoded_dtype="int32", step=step)
+    sensor = {"conversion_gain": gain, "pedestal": pedestal, "read_noise": read_noise}
+    return exact_errors(photons, **sensor, stored=lambda counts: codec.decode(codec.encode(counts)))
+
+
+def plain_table(step: float, gains: list[float]) -> str:
+    """Largest bias without dither at the worst of the pedestals."""
+    rows = []
+    for gain in gains:
+        for read_noise in READ_NOISES:
+            worst_of = [
+                max(
+                    np.abs(without_dither(photons, gain, pedestal, read_noise, step).bias).max()
+                    for pedestal in PEDESTALS
+                )
+                for photons in (DARK, BRIGHT)
+            ]
+            rows.append([f"{gain:g}", f"{read_noise:g}", *(f"{bias:.3f}" for bias in worst_of)])
+    return table(["gain", "read noise", "bias, 0.01 to 1 photons", "bias, 1 to 300"], rows)
+
+
 def draw_exact(path: Path) -> None:
     """Bias and added variance by intensity: four sensors at the default step, and four steps of one sensor."""
     photons = np.geomspace(0.05, 300, 700)
@@ -81,7 +105,9 @@ def draw_exact(path: Path) -> None:
     for gain, pedestal, read_noise in sensors:
         errors = exact_errors(photons, conversion_gain=gain, pedestal=pedestal, read_noise=read_noise)
         label = f"gain {gain:g}" + (f", read noise {read_noise:g}" if read_noise else ", no read noise")
-        axes[0, 0].plot(photons, errors.bias, lw=1, label=label)
+        [line] = axes[0, 0].plot(photons, errors.bias, lw=1.5, label=label)
+        plain = without_dither(photons, gain, pedestal, read_noise, 0.5)
+        axes[0, 0].plot(photons, plain.bias, color=line.get_color(), lw=0.8, ls=":")
         axes[1, 0].plot(photons, 100 * errors.inflation, lw=1, label=label)
     for step in STEPS:
         errors = exact_errors(photons, conversion_gain=30.0, pedestal=100.0, read_noise=0.5, step=step)
@@ -89,8 +115,12 @@ def draw_exact(path: Path) -> None:
         axes[1, 1].plot(photons, 100 * errors.inflation, lw=1, label=f"step {step:g}")
         axes[1, 1].axhline(100 * step**2 / 12, color="0.6", lw=0.7, ls=":")
     axes[0, 0].axhspan(-0.01, 0.01, color="0.85", zorder=0)
-    axes[0, 0].set(title="step 0.5, four sensors", ylabel="bias [noise standard deviations]", ylim=(-0.16, 0.16))
-    axes[0, 1].set(title="gain 30, read noise 0.5 photons, four steps", ylim=(-0.16, 0.16))
+    axes[0, 0].set(
+        title="step 0.5, four sensors (dotted: without dither)",
+        ylabel="bias [noise standard deviations]",
+        ylim=(-0.06, 0.06),
+    )
+    axes[0, 1].set(title="gain 30, read noise 0.5 photons, four steps", ylim=(-0.06, 0.06))
     axes[1, 0].axhline(100 * 0.25 / 12, color="0.6", lw=0.7, ls=":")
     axes[1, 0].set(ylabel="variance added [% of the noise's]", ylim=(-10, 12), xlabel="expected photons per pixel")
     axes[1, 1].set(yscale="log", ylim=(0.2, 120), xlabel="expected photons per pixel")
@@ -278,6 +308,8 @@ def main() -> None:
     options.pictures.mkdir(parents=True, exist_ok=True)
     print(f"{machine()}\n\nExact, step 0.5; variance added in units of step^2/12, from 10 to 300 photons:\n")
     print(exact_table(0.5, [float(gain) for gain in options.gains.split(",")]), flush=True)
+    print("\nThe same without dither, largest bias:\n")
+    print(plain_table(0.5, [float(gain) for gain in options.gains.split(",")]), flush=True)
     draw_exact(options.pictures / "fidelity-exact.png")
     recordings = [
         measure(name, options.size, options.frames, options.redraws, options.seed)

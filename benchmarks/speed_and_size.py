@@ -16,7 +16,7 @@ import argparse
 import math
 import statistics
 import tempfile
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from operator import getitem
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from zarr.registry import register_codec
 from zarr.storage import MemoryStore
 
 from dj_photon_codecs import Calibration, PhotonArray, open_movie, write_movie
+from dj_photon_codecs.anscombe.dithered import encode_dithered
 from dj_photon_codecs.anscombe.parameters import TransformParameters
 from dj_photon_codecs.anscombe.transform import encode_counts
 
@@ -158,10 +159,11 @@ def measure_sizes(movie: PhotonArray, peer: Path, counts: Counts, means: Means) 
     sizes = [0, 0]
     length = movie.chunks[0]
     for start in range(0, len(counts), length):
-        codes = encode_counts(counts[start : start + length], parameters)
+        codes = encode_dithered(counts[start : start + length], parameters)
         for i, compressor in enumerate(compressors):
             sizes[i] += len(compressor.encode(codes))
-    bits = limit_bits(means, lambda t: encode_counts(counts[t], parameters))
+    plain = replace(parameters, encoded_dtype="int32")  # codes of less than a count reach further
+    bits = limit_bits(means, lambda t: encode_counts(counts[t], plain))
     peer_bytes = sum(file.stat().st_size for file in peer.rglob("*") if file.is_file())
     return Sizes(
         movie.compression_ratio,

@@ -95,13 +95,16 @@ class Header:
     start: int = 0
     top: int = 0
     base: int = 0
+    form: int = 1
 
     @property
     def C(self) -> int:
         return ((self.top * 1024) >> self.shift) + 1
 
     def check(self, dtype: str) -> None:
+        require(self.form in (1, 2), "form")
         require(self.low_bits < BITS[dtype], "low_bits")
+        require(self.form == 1 or self.low_bits == 0, "low_bits of form 2")
         require(0 <= self.blend <= 255, "blend")
         require(1 <= self.window <= 255, "window")
         require(self.shift <= 22, "shift")
@@ -113,7 +116,7 @@ class Header:
 
 @dataclass
 class Coded:
-    """The fields of a payload of form 1; the codes of blank frames as their bits."""
+    """The fields of a payload of form 1 or 2; the codes of blank frames as their bits."""
 
     header: Header
     states: list[int]
@@ -128,10 +131,11 @@ class Coded:
 
 
 def read(source: Bytes, shape: Sequence[int], dtype: str) -> Coded:
-    """The fields after the form."""
+    """All fields."""
     T, R, W = movie_of(shape)
     u8, u16, u32 = source.u8, source.u16, source.u32
-    header = Header(u8(), u8(), u8(), u8(), u16(), u16(), source.i32())
+    form = u8()
+    header = Header(u8(), u8(), u8(), u8(), u16(), u16(), source.i32(), form)
     header.check(dtype)
     n_tables, n_blank, n_words, n_escapes = u16(), u32(), u32(), u32()
     require(n_blank <= T, "n_blank")
@@ -176,7 +180,7 @@ def read_table(source: Bytes) -> Table:
 def write(coded: Coded) -> bytes:
     h = coded.header
     n = [len(part) for part in (coded.tables, coded.blank, coded.words, coded.escapes)]
-    parts = [struct.pack("<5B2HiH3I", 1, h.low_bits, h.blend, h.window, h.shift, h.start, h.top, h.base, *n)]
+    parts = [struct.pack("<5B2HiH3I", h.form, h.low_bits, h.blend, h.window, h.shift, h.start, h.top, h.base, *n)]
     parts.append(struct.pack("<8I", *coded.states))
     for frame, code in coded.blank.items():
         parts.append(struct.pack("<IH", frame, code))
@@ -205,11 +209,20 @@ def blur(a: Sequence[int]) -> list[int]:
     return [a[max(x - 1, 0)] + 2 * a[x] + a[min(x + 1, W - 1)] for x in range(W)]
 
 
+K = [64 * (i**5 % 4093) // 4093 for i in range(4093)]
+
+
+def offset(n: int, form: int) -> int:
+    """U[n]."""
+    return 16 * K[n % 4093] - 504 if form == 2 else 0
+
+
 @dataclass
 class Prediction:
     """The means, row after row of the modelled movie."""
 
     header: Header
+    frames: list[int]
     R: int
     W: int
 
@@ -217,10 +230,10 @@ class Prediction:
         self.m = [[0] * self.W for _ in range(self.R)]
         self.v = [self.header.start * 1024] * self.W
 
-    def rows(self, frames: int) -> Iterator[tuple[list[int], list[int], list[int]]]:
+    def rows(self) -> Iterator[tuple[list[int], list[int], list[int]]]:
         """Contexts and q of each row, and a list that the caller fills with the high parts before it goes on."""
         top, shift = self.header.top, self.header.shift
-        for t in range(frames):
+        for t, frame in enumerate(self.frames):
             n = min(t, self.header.window)
             weight = (256 * n) // (n + self.header.blend) if n > 0 else 0
             rate = 256 // (n + 1)
@@ -237,12 +250,14 @@ class Prediction:
                     for x in range(self.W):
                         b = (above[x] + 2 * here[x] + below[x] + 8) >> 4
                         p.append(b + (((m[y][x] - b) * weight + 128) >> 8))
+                U = [offset((frame * self.R + y) * self.W + x, self.header.form) for x in range(self.W)]
+                d = [min(max(p[x] + U[x], 0), top * 1024) for x in range(self.W)]
                 h: list[int] = []
-                yield [phase * self.header.C + (value >> shift) for value in p], [(v + 512) >> 10 for v in p], h
-                low = [min(value, top) for value in h]
-                self.m[y] = [m[y][x] + (((low[x] * 1024 - m[y][x]) * rate + 128) >> 8) for x in range(self.W)]
+                yield [phase * self.header.C + (value >> shift) for value in d], [(v + 512) >> 10 for v in d], h
+                g = [min(h[x], top) * 1024 - U[x] for x in range(self.W)]
+                self.m[y] = [m[y][x] + (((g[x] - m[y][x]) * rate + 128) >> 8) for x in range(self.W)]
                 if t == 0:
-                    u = [self.v[x] + ((low[x] * 1024 - self.v[x]) >> 2) for x in range(self.W)]
+                    u = [self.v[x] + ((g[x] - self.v[x]) >> 2) for x in range(self.W)]
                     self.v = [(value + 2) >> 2 for value in blur(u)]
 
 
@@ -253,19 +268,18 @@ def decode(payload: bytes, shape: tuple[int, ...], dtype: str) -> list[int]:
     """The codes, in C order."""
     require(dtype in BITS, "data type")
     source = Bytes(payload)
-    form = source.u8()
-    if form == 0:
+    if payload[:1] == b"\0":
+        source.u8()
         size = BITS[dtype] // 8
         codes = [
             int.from_bytes(source.take(size), "little", signed=dtype.startswith("int")) for _ in range(math.prod(shape))
         ]
         source.end()
         return codes
-    require(form == 1, "form")
     T, R, W = movie_of(shape)
     require(T * R * W > 0, "pixels")
     coded = read(source, shape, dtype)
-    modelled = decode_modelled(coded, T - len(coded.blank), R, W, dtype)
+    modelled = decode_modelled(coded, [frame for frame in range(T) if frame not in coded.blank], R, W, dtype)
     codes = []
     for frame in range(T):
         if frame in coded.blank:
@@ -277,12 +291,12 @@ def decode(payload: bytes, shape: tuple[int, ...], dtype: str) -> list[int]:
     return codes
 
 
-def decode_modelled(coded: Coded, frames: int, R: int, W: int, dtype: str) -> list[int]:
+def decode_modelled(coded: Coded, frames: list[int], R: int, W: int, dtype: str) -> list[int]:
     header, states = coded.header, list(coded.states)
     words, escapes = iter(coded.words), iter(coded.escapes)
     table_of = [table for table in coded.tables for _ in range(table.run)]
     codes: list[int] = []
-    for contexts, q, h in Prediction(header, R, W).rows(frames):
+    for contexts, q, h in Prediction(header, frames, R, W).rows():
         for x in range(W):
             table, s = table_of[contexts[x]], states[x % 8]
             slot = s % 4096
@@ -332,7 +346,7 @@ def encode(
     escaped: frozenset[int] = frozenset(),
 ) -> bytes:
     """
-    A payload of form 1.
+    A payload of form 1, or of that of the header.
 
     Without a header, it is the simplest that is good for the codes. ``runs`` are those of the
     tables, one for all contexts if there are none. Blank frames are told if ``blank``, and modelled otherwise.
@@ -354,7 +368,7 @@ def encode(
     counts: list[Counter[int]] = [Counter() for _ in runs]
     symbols: list[tuple[int, int, int]] = []  # lane, table, symbol
     escapes: list[int] = []
-    for contexts, q, h in Prediction(header, R, W).rows(T - len(blanks)):
+    for contexts, q, h in Prediction(header, [t for t in range(T) if t not in blanks], R, W).rows():
         for x in range(W):
             i = len(symbols)
             h.append(levels[i] >> header.low_bits)

@@ -13,6 +13,8 @@ import numpy.typing as npt
 import pytest
 
 from dj_photon_codecs import Calibration, CalibrationError, FormatError, InvalidMovieError, PhotonMovie, write_movie
+from dj_photon_codecs.anscombe.parameters import TransformParameters
+from dj_photon_codecs.anscombe.transform import rounded_codes
 from dj_photon_codecs.errors import ConfigurationError
 from dj_photon_codecs.fidelity import FidelityReport, exact_errors, fidelity_report
 
@@ -179,6 +181,19 @@ def test_memory_does_not_grow_with_the_movie(tmp_path: Path) -> None:
     assert peaks[1] < 1.2 * peaks[0]
 
 
+def test_the_limit_of_a_dithered_movie_is_that_of_plain_codes(tmp_path: Path) -> None:
+    """The counts that dither spreads tell no more than the codes: the limit is not that of the counts."""
+    rng = np.random.default_rng(11)
+    counts = np.rint(100 + 30 * rng.poisson(9.0, (30, 64, 64)) + rng.normal(0, 15, (30, 64, 64))).astype(np.uint16)
+    handle = write_movie(tmp_path / "m", counts, calibration=Calibration.given(30.0, 92.5), progress=False)
+    report = fidelity_report(counts, handle, means=np.full((64, 64), 370.0))
+    codes = rounded_codes(counts, TransformParameters(92.5, 30.0))
+    law = np.unique(codes, return_counts=True)[1] / codes.size
+    assert report.limit_bits == pytest.approx(-(law * np.log2(law)).sum(), abs=0.01)
+    assert report.bits_per_pixel is not None
+    assert report.limit_bits < report.bits_per_pixel < report.lossless_limit_bits
+
+
 def test_entropy_limit_is_that_of_the_law() -> None:
     """Poisson counts of one mean: the entropy of their law, summed."""
     counts = np.random.default_rng(10).poisson(7.0, (30, 64, 64)).astype(np.uint16)
@@ -218,9 +233,9 @@ def test_exact_errors_are_those_of_many_draws() -> None:
         exact = exact_errors(mean, conversion_gain=gain, pedestal=pedestal, read_noise=read_noise)
         photons = rng.poisson(mean, 4_000_000) + read_noise * rng.standard_normal(4_000_000)
         counts = np.clip(np.rint(pedestal + gain * photons), 0, 65535).astype(np.uint16)
-        from dj_photon_codecs import AnscombeTransformV2
+        from dj_photon_codecs import DitheredAnscombeV2
 
-        codec = AnscombeTransformV2(pedestal - gain * read_noise**2, gain, encoded_dtype="int32")
+        codec = DitheredAnscombeV2(pedestal - gain * read_noise**2, gain, encoded_dtype="int32")
         stored = codec.decode(codec.encode(counts)).astype(float)
         raw = counts.astype(float)
         assert exact.noise[0] == pytest.approx(raw.std(), rel=2e-3)
@@ -243,10 +258,10 @@ def test_exact_errors_of_a_known_change() -> None:
 
 def test_the_report_agrees_with_the_exact_sum_on_a_lattice() -> None:
     """At 5.3 photons and gain 1 the errors go with the counts; few frames make the mean over time follow them."""
-    from dj_photon_codecs import AnscombeTransformV2
+    from dj_photon_codecs import DitheredAnscombeV2
 
     counts = np.random.default_rng(14).poisson(5.3, (6, 400, 400)).astype(np.uint16)
-    codec = AnscombeTransformV2(0.0, 1.0, encoded_dtype="int32")
+    codec = DitheredAnscombeV2(0.0, 1.0, encoded_dtype="int32")
     exact = exact_errors(5.3, conversion_gain=1.0)
     for means in (None, np.full((400, 400), 5.3)):
         report = fidelity_report(

@@ -49,9 +49,7 @@ def same(payload: bytes, shape: Shape, dtype: str) -> list[int] | None:
 
 
 def parts(payload: bytes, shape: Shape, dtype: str) -> Coded:
-    source = spec.Bytes(payload)
-    assert source.u8() == 1
-    return spec.read(source, shape, dtype)
+    return spec.read(spec.Bytes(payload), shape, dtype)
 
 
 def rows_of(section: str, heading: str) -> list[list[str]]:
@@ -60,14 +58,25 @@ def rows_of(section: str, heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
-# The worked example
+# The worked examples
 
 SHAPE, DTYPE = (6, 8, 18), "uint8"
+DITHERED_SHAPE = (6, 8, 12)
+
+EXAMPLE, DITHERED_EXAMPLE = "## Worked example", "## Dithered example"
 
 
-def worked_payload() -> bytes:
-    example = PAGE.split("\n## Worked example")[1]
+def worked_payload(section: str = EXAMPLE) -> bytes:
+    example = PAGE.split(f"\n{section}")[1]
     return bytes.fromhex("".join(example.split("```text\n")[1].split("```")[0].split()))
+
+
+def dithered_code(t: int, y: int, x: int) -> int:
+    if t == 1:
+        return 3
+    n = (t * 8 + y) * 12 + x
+    k = 64 * (n**5 % 4093) // 4093
+    return 210 if (t, y, x) == (4, 5, 7) else (5000 + 300 * x + 100 * y + 16 * k - 504 + 512) // 1024
 
 
 def worked_code(t: int, y: int, x: int) -> int:
@@ -77,6 +86,8 @@ def worked_code(t: int, y: int, x: int) -> int:
 
 
 WORKED = [worked_code(*place) for place in np.ndindex(SHAPE)]
+DITHERED = [dithered_code(*place) for place in np.ndindex(DITHERED_SHAPE)]
+EXAMPLES = [(EXAMPLE, SHAPE, WORKED), (DITHERED_EXAMPLE, DITHERED_SHAPE, DITHERED)]
 
 
 def test_worked_example_is_the_formula_of_the_page() -> None:
@@ -88,19 +99,42 @@ def test_worked_example_is_the_formula_of_the_page() -> None:
     assert same(worked_payload(), SHAPE, DTYPE) == WORKED
 
 
-def test_worked_example_is_written_as_the_page_has_it_but_for_its_frequencies() -> None:
+def test_dithered_example_is_the_formula_of_the_page() -> None:
+    text = " ".join(PAGE.split(f"\n{DITHERED_EXAMPLE}")[1].split("```")[0].split())
+    assert "A movie of `uint8`, 6 frames of 8 rows of 12 columns." in text
+    assert "`(5000 + 300 * x + 100 * y + U[n] + 512) >> 10`" in text
+    assert "frame 1, which is 3 throughout, and for the pixel `t = 4, y = 5, x = 7`, which is 210" in text
+    payload = worked_payload(DITHERED_EXAMPLE)
+    assert f"a payload of {len(payload)} bytes" in text
+    assert same(payload, DITHERED_SHAPE, DTYPE) == DITHERED
+    assert same(set_field(payload, "form", 1), DITHERED_SHAPE, DTYPE) is None
+
+
+def test_offsets_of_the_page() -> None:
+    """The first ones, which the page lists."""
+    listed = PAGE.split("`U[0]` to `U[11]` are ")[1].split(".")[0].replace(" and", ",").split(", ")
+    assert [spec.offset(n, 2) for n in range(12)] == [int(value) for value in listed if value]
+    assert {spec.offset(n, 2) for n in range(4093)} == set(range(-504, 505, 16))
+    assert spec.offset(4093 * 5 + 7, 2) == spec.offset(7, 2)
+
+
+@pytest.mark.parametrize(("section", "shape", "codes"), EXAMPLES, ids=["form 1", "form 2"])
+def test_worked_example_is_written_as_the_page_has_it_but_for_its_frequencies(
+    section: str, shape: Shape, codes: list[int]
+) -> None:
     """The writer of the page, given the choices of the example, makes a payload of the same fields."""
-    coded = parts(worked_payload(), SHAPE, DTYPE)
-    payload = spec.encode(WORKED, SHAPE, DTYPE, coded.header, [table.run for table in coded.tables])
-    again = parts(payload, SHAPE, DTYPE)
+    coded = parts(worked_payload(section), shape, DTYPE)
+    payload = spec.encode(codes, shape, DTYPE, coded.header, [table.run for table in coded.tables])
+    again = parts(payload, shape, DTYPE)
     assert (again.header, again.blank, again.escapes) == (coded.header, coded.blank, coded.escapes)
-    assert spec.write(coded) == worked_payload()
-    assert same(payload, SHAPE, DTYPE) == WORKED
+    assert spec.write(coded) == worked_payload(section)
+    assert same(payload, shape, DTYPE) == codes
 
 
-def test_field_table_of_the_worked_example() -> None:
-    payload = worked_payload()
-    coded = parts(payload, SHAPE, DTYPE)
+@pytest.mark.parametrize(("section", "shape", "codes"), EXAMPLES, ids=["form 1", "form 2"])
+def test_field_table_of_the_worked_example(section: str, shape: Shape, codes: list[int]) -> None:
+    payload = worked_payload(section)
+    coded = parts(payload, shape, DTYPE)
     header, tables = coded.header, coded.tables
     frequencies = []
     for table in tables:
@@ -108,7 +142,7 @@ def test_field_table_of_the_worked_example() -> None:
         listed = table.frequency[used[0] : used[-1] + 1]
         frequencies.append([table.run, 0, table.frequency[0], used[0], used[-1], *listed])
     expected: list[tuple[bytes, list[int]]] = [
-        (payload[:1], [1]),
+        (payload[:1], [header.form]),
         (payload[1:5], [header.low_bits, header.blend, header.window, header.shift]),
         (payload[5:13], [header.start, header.top, header.base, header.C]),
         (payload[13:27], [len(tables), len(coded.blank), len(coded.words), len(coded.escapes)]),
@@ -119,7 +153,7 @@ def test_field_table_of_the_worked_example() -> None:
         (payload[-2:], [coded.escapes[0], header.base + coded.escapes[0]]),
     ]
     assert b"".join(field for field, _ in expected) == payload
-    rows = rows_of("## Worked example", "| bytes | field | value |")
+    rows = rows_of(section, "| bytes | field | value |")
     for (left, _, value), (field, numbers) in zip(rows, expected, strict=True):
         told = bytes.fromhex("".join(re.findall(r"`([0-9a-f]+)`", left)))
         assert field.startswith(told) if left.endswith("...") else field == told
@@ -131,7 +165,7 @@ def fields_of_the_page() -> dict[str, tuple[int, str]]:
     """Offset and letter in ``struct`` of the fields of a fixed size, by their name."""
     letters = {"u8": "B", "u16": "H", "u32": "I", "i32": "i", "8 of u32": "8I"}
     fields, offset = {}, 0
-    for name, kind, *_ in rows_of("**Form 1, coded.**", "| field | type | legal values | meaning |")[:13]:
+    for name, kind, *_ in rows_of("**Form 1, coded,**", "| field | type | legal values | meaning |")[:13]:
         fields[name.strip("`")] = offset, letters[kind]
         offset += struct.calcsize(f"<{letters[kind]}")
     return fields
@@ -177,6 +211,22 @@ def written(draw: st.DrawFn) -> tuple[np.ndarray[Shape, np.dtype[np.generic]], s
     if draw(st.booleans()):
         codes[rng.random(shape) < 0.01] = draw(st.integers(low, high))
     return np.rint(codes).clip(low, high).astype(dtype), dtype
+
+
+@pytest.mark.parametrize("shape", [(9, 16, 17), (60, 40), (5, 2, 3, 90), (5, 2, 4200)], ids=str)
+@pytest.mark.parametrize("dtype", sorted(BITS))
+def test_dithered_codes_are_read_by_the_page(shape: Shape, dtype: str) -> None:
+    """Of form 2, with a frame that is not modelled, an escape, and a negative mean where no code is below 0."""
+    signal = np.random.default_rng(7).normal(0.4, 0.4, shape).clip(0) + np.linspace(0, 20, shape[-1])
+    n = np.arange(signal.size).reshape(shape)
+    U = np.array([spec.offset(i, 2) for i in range(4093)])[n % 4093]
+    codes = np.floor(signal + U / 1024 + 0.5).astype(dtype)
+    codes[0] = 3
+    codes.flat[codes.size - 5] = RANGES[dtype][1]
+    payload = encode(codes)
+    assert payload[0] == 2
+    assert parts(payload, shape, dtype).blank == ({} if math.prod(shape[1:]) < 64 else {0: 3})
+    assert same(payload, shape, dtype) == codes.ravel().tolist()
 
 
 @settings(max_examples=400, deadline=None)
@@ -238,7 +288,8 @@ def choices(draw: st.DrawFn) -> tuple[bytes, Shape, str, list[int]]:
     rng = np.random.default_rng(draw(st.integers(0, 1 << 32)))
     low, high = RANGES[dtype]
     base = draw(st.integers(low, high) | st.sampled_from([low, 0, high]))
-    low_bits = draw(st.just(0) | st.integers(0, BITS[dtype] - 1))
+    form = draw(st.sampled_from([1, 2]))
+    low_bits = 0 if form == 2 else draw(st.just(0) | st.integers(0, BITS[dtype] - 1))
     top = draw(st.sampled_from([0, 1, 5, 40, 255, 1000, 4095]) | st.integers(0, 4095))
     smallest = next(shift for shift in range(23) if (top * 1024 >> shift) < 4096)
     header = Header(
@@ -249,6 +300,7 @@ def choices(draw: st.DrawFn) -> tuple[bytes, Shape, str, list[int]]:
         draw(st.integers(0, top) | st.just(top)),
         top,
         base,
+        form,
     )
     cuts = sorted(set(rng.integers(1, 3 * header.C, draw(st.sampled_from([0, 1, 2, 30, 255])))) if header.C > 1 else [])
     runs = [int(run) for run in np.diff([0, *cuts, 3 * header.C])]
@@ -302,6 +354,12 @@ def test_256_tables_of_4096_contexts() -> None:
 
 def small(name: str) -> tuple[bytes, Shape, str, list[int]]:
     """A payload with one sort of everything in it, or a coarse one; no single bit of it is beyond the page."""
+    if name == "dithered":
+        payload, shape, dtype, listed = small("int16")
+        header = replace(parts(payload, shape, dtype).header, form=2)
+        payload = spec.encode(listed, shape, dtype, header, [3, 8, 64], escaped=frozenset([11]))
+        assert same(payload, shape, dtype) == listed
+        return payload, shape, dtype, listed
     if name == "int16":
         shape, header, runs = (5, 2, 9), Header(0, 3, 2, 9, 4, 12, -40), [3, 8, 64]
         codes = noise(shape, -33, 2, name).clip(-39, -28)
@@ -319,7 +377,7 @@ def small(name: str) -> tuple[bytes, Shape, str, list[int]]:
     return payload, shape, name, listed
 
 
-NAMES = ["int16", "uint16", "uint8"]
+NAMES = ["int16", "uint16", "uint8", "dithered"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -356,7 +414,7 @@ def test_changed_bytes_are_the_same_for_both(name: str, changes: dict[int, int])
 
 
 ILLEGAL = [
-    *(("form", value) for value in (2, 3, 128, 255)),
+    *(("form", value) for value in (3, 128, 255)),
     *(("low_bits", value) for value in (1, 16, 17, 255)),
     ("window", 0),
     *(("shift", value) for value in (0, 1, 8, 23, 255)),
@@ -390,6 +448,18 @@ def test_all_values_of_a_byte_of_the_header(name: str) -> None:
     payload, shape, dtype, _ = small("uint16")
     for value in range(256):
         same(set_field(payload, name, value), shape, dtype)
+
+
+def test_low_bits_are_of_form_1_alone() -> None:
+    payload, shape, dtype, codes = small("uint16")
+    assert same(payload, shape, dtype) == codes
+    assert same(set_field(payload, "form", 2), shape, dtype) is None
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_payload_that_says_the_other_form_is_the_same_for_both(name: str) -> None:
+    payload, shape, dtype, codes = small(name)
+    assert same(set_field(payload, "form", 3 - payload[0]), shape, dtype) != codes
 
 
 def test_low_bits_of_all_the_bits_are_invalid() -> None:

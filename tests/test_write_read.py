@@ -399,7 +399,7 @@ def test_a_store_that_is_no_place_is_refused() -> None:
 def test_compressors_can_be_given_by_hand(tmp_path: Path, compressors: Any) -> None:
     stored = write_movie(tmp_path / "m", COUNTS, calibration=NOISE, compressors=compressors)
     names = [codec.to_dict()["name"] for codec in stored.metadata.codecs[0].codecs]
-    assert names == ["dj_photon.anscombe", "bytes", *(["gzip"] if compressors else []), "crc32c"]
+    assert names == ["dj_photon_codecs.dithered_anscombe", "bytes", *(["gzip"] if compressors else []), "crc32c"]
     assert_within_bound(stored, COUNTS)
 
 

@@ -8,9 +8,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .anscombe.codec_v2 import AnscombeTransformV2
-    from .anscombe.codec_v3 import AnscombeTransformV3
+    from .anscombe.codec_v2 import AnscombeTransformV2, DitheredAnscombeV2
+    from .anscombe.codec_v3 import AnscombeTransformV3, DitheredAnscombeV3
     from .anscombe.generalized import generalized_anscombe, generalized_inverse_anscombe
+    from .audit import AuditReport, audit_store
     from .calibration import Calibration, calibrate
     from .codec import PhotonCodec, PhotonPortableCodec
     from .errors import (
@@ -30,9 +31,10 @@ if TYPE_CHECKING:
     from .movies import PhotonMovie, open_movie, write_movie
 
 _HOMES = {
-    "anscombe.codec_v2": ("AnscombeTransformV2",),
-    "anscombe.codec_v3": ("AnscombeTransformV3",),
+    "anscombe.codec_v2": ("AnscombeTransformV2", "DitheredAnscombeV2"),
+    "anscombe.codec_v3": ("AnscombeTransformV3", "DitheredAnscombeV3"),
     "anscombe.generalized": ("generalized_anscombe", "generalized_inverse_anscombe"),
+    "audit": ("AuditReport", "audit_store"),
     "calibration": ("Calibration", "calibrate"),
     "codec": ("PhotonCodec", "PhotonDenseCodec", "PhotonPortableCodec"),
     "errors": (
@@ -58,12 +60,15 @@ _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 __all__ = [
     "AnscombeTransformV2",
     "AnscombeTransformV3",
+    "AuditReport",
     "Calibration",
     "CalibrationError",
     "CodeRangeError",
     "ConfigurationError",
     "DamagedChunkError",
     "DenseWarning",
+    "DitheredAnscombeV2",
+    "DitheredAnscombeV3",
     "FormatError",
     "InvalidMovieError",
     "LosslessWarning",
@@ -77,6 +82,7 @@ __all__ = [
     "PhotonPortableCodec",
     "RansCodec",
     "StorageError",
+    "audit_store",
     "calibrate",
     "generalized_anscombe",
     "generalized_inverse_anscombe",

@@ -1,4 +1,4 @@
-"""The DataJoint codec: the only room that knows DataJoint.
+"""The DataJoint codec: the only room that knows DataJoint's codec interface.
 
 A column declared ``<photon@store>`` stores photon movies under a path that mirrors the schema, and the row holds
 what makes a handle without asking the store. Options of a column are class attributes: subclass to change them.
@@ -98,16 +98,22 @@ class PhotonCodec(SchemaCodec):  # type: ignore[misc]  # DataJoint ships no type
         DataJointError
             When the store is not configured.
         """
-        config = _connection_config(key, context)
-        schema, table, field, primary_key = _place_in_schema(key, context)
+        facts, primary_key = _facts(key, context)
+        missing = [name for name in ("schema", "table", "field") if not facts[name]]
+        if missing:
+            raise DataJointError(
+                f"a photon movie is stored by inserting it into a table: {', '.join(missing)} not known"
+            )
+        config = facts["config"]
         # Resolve the default store's name, and record it: a collector bound to the store by name would
         # otherwise take the movie for an orphan.
-        name = _store_name(store_name, config)
+        name = resolved_store_name(store_name, config)
         path: str | None = None
 
         def place() -> Location:
             nonlocal path
-            path, _ = self._build_path(schema, table, field, primary_key, ext=".zarr", store_name=name, config=config)
+            where = facts["schema"], facts["table"], facts["field"], primary_key
+            path, _ = self._build_path(*where, ext=".zarr", store_name=name, config=config)
             return _location(self._get_backend(name, config=config), path)
 
         stored = write_to(place, value, self._options())
@@ -128,11 +134,10 @@ class PhotonCodec(SchemaCodec):  # type: ignore[misc]  # DataJoint ships no type
         """
         row = json.loads(stored) if isinstance(stored, str) else stored
         where = f"the row of a <{self.name}> column"
-        if not isinstance(row, dict) or not {_PATH, _STORE, _METADATA} <= set(row):
+        if not is_movie_row(row):
             raise FormatError(f"{where} holds no photon movie: expected path, store and zarr, got {_summary(row)}")
         record = MovieRecord.from_dict(row, where)
-        config = _connection_config(key, context)
-        backend = self._get_backend(row[_STORE], config=config)
+        backend = self._get_backend(row[_STORE], config=_facts(key, context)[0]["config"])
         return PhotonArray(_location(backend, row[_PATH]), with_record(row[_METADATA], record), record)
 
 
@@ -150,30 +155,23 @@ class PhotonDenseCodec(PhotonCodec):
     profile = "dense"
 
 
-def _place_in_schema(
-    key: dict[str, Any] | None, context: dict[str, Any] | None
-) -> tuple[str, str, str, dict[str, Any]]:
-    """Schema, table, column and primary key of the value being inserted.
+def _facts(key: dict[str, Any] | None, context: dict[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What DataJoint tells a codec of a value: schema, table, field and config (None where untold); its primary key.
 
-    DataJoint passes them in ``context`` from 2.3.4 on, and before in ``key`` under names that begin with an
-    underscore. This is the one place that knows.
+    DataJoint passes the first four in ``context`` from 2.3.4 on, and before in ``key`` under names that begin with an
+    underscore; on fetch it passes config alone. This is the one place that knows.
     """
-    key = key or {}
-    names = ("schema", "table", "field")
-    facts: dict[str, Any] = {name: context.get(name) if context is not None else key.get(f"_{name}") for name in names}
-    primary_key = {name: value for name, value in key.items() if not name.startswith("_")}
-    missing = [name for name in names if not facts[name]]
-    if missing:
-        raise DataJointError(f"a photon movie is stored by inserting it into a table: {', '.join(missing)} not known")
-    return facts["schema"], facts["table"], facts["field"], primary_key
+    key, context = key or {}, context or {}
+    facts = {name: context.get(name, key.get(f"_{name}")) for name in ("schema", "table", "field", "config")}
+    return facts, {name: value for name, value in key.items() if not name.startswith("_")}
 
 
-def _connection_config(key: dict[str, Any] | None, context: dict[str, Any] | None) -> Any:
-    """The configuration of the connection in use, from where this version of DataJoint puts it."""
-    return context["config"] if context and "config" in context else (key or {}).get("_config")
+def is_movie_row(row: object) -> bool:
+    """Whether the JSON value of a row says that it is a photon movie's."""
+    return isinstance(row, dict) and {_PATH, _STORE, _METADATA} <= set(row)
 
 
-def _store_name(store_name: str | None, config: Any) -> str:
+def resolved_store_name(store_name: str | None, config: Any) -> str:
     """The real name of a store: that of the default store for ``<photon@>``.
 
     Raises

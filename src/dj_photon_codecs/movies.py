@@ -18,7 +18,7 @@ from .errors import CalibrationError, ConfigurationError, FormatError, LosslessW
 from .handle import PhotonArray, open_array
 from .sources import Source, as_source
 from .storage.location import Location
-from .storage.profiles import check_profile
+from .storage.profiles import Levels, check_profile
 from .storage.values import value_range
 from .storage.writer import WritePlan, copy_objects, write_array
 
@@ -163,6 +163,8 @@ def write_movie(
         For options out of range, or a place that is not empty.
     CalibrationError
         For ``anscombe-v1`` without a reliable noise model in its valid domain.
+    StorageError
+        When the store fails; what could not be removed again is named in a note on the error.
 
     Warns
     -----
@@ -256,11 +258,20 @@ def _plan(source: Source, options: WriteOptions, calibration: Calibration | None
         profile=profile,
         entropy_coder=dense,
         step=step,
+        levels=_levels(source, calibration, step),
         compressors=options.compressors,
         zarr_format=options.zarr_format,
         negative_allowed=negative_allowed,
         progress=options.progress,
     )
+
+
+def _levels(source: Source, calibration: Calibration, step: float) -> Levels:
+    """Where the counts of a stored movie lie, if it was stored with this noise model and step."""
+    record = source.value.record if isinstance(source.value, PhotonArray) else None
+    if record is None or not record.step or (record.step, record.calibration) != (step, calibration):
+        return Levels.ANYWHERE
+    return Levels.DITHERED if record.dithered else Levels.PLAIN
 
 
 def open_movie(store: Any) -> PhotonArray:
@@ -281,16 +292,19 @@ def open_movie(store: Any) -> PhotonArray:
     ------
     FormatError
         When there is no array, or one of a newer format version.
+    StorageError
+        When the store cannot be read.
     """
     location = Location.of(store)
     opened = location.open(read_only=True)
     prototype = default_buffer_prototype()
 
     async def read(key: str) -> Json | None:
-        try:
-            buffer = await opened.get(key, prototype)
-        except FileNotFoundError:  # the folder itself is not there
-            return None
+        with location.errors_named(f"{key!r} of {location.label} cannot be read"):
+            try:
+                buffer = await opened.get(key, prototype)
+            except FileNotFoundError:  # the folder itself is not there
+                return None
         return None if buffer is None else json.loads(buffer.to_bytes())
 
     for zarr_format, keys in _DOCUMENTS.items():

@@ -1,11 +1,12 @@
-"""The Anscombe transform as a numcodecs codec for Zarr V2, ``dj_photon.anscombe`` on disk.
+"""The Anscombe transform as numcodecs codecs for Zarr V2, plain and with dither.
 
-Usable as a filter (arrays in, arrays out) and as a compressor (buffers in, buffers out). Specified in
-``docs/spec/anscombe.md``; the mathematics is in :mod:`.transform`.
+Usable as filters (arrays in, arrays out) and as compressors (buffers in, buffers out). Specified in
+``docs/spec/anscombe.md`` and ``docs/spec/dithered.md``; the mathematics is in :mod:`.transform` and :mod:`.dithered`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from numcodecs.compat import ensure_contiguous_ndarray, ndarray_copy
 
 from .._typing import AnyArray
 from ..errors import ConfigurationError
-from .codec_v3 import CODEC_NAME
+from .codec_v3 import CODEC_NAME, DITHERED_NAME
+from .dithered import decode_dithered, encode_dithered
 from .parameters import TransformParameters
 from .transform import decode_codes, encode_counts
 
@@ -77,7 +79,7 @@ class AnscombeTransformV2(Codec):  # type: ignore[misc]  # numcodecs ships no ty
         numpy.ndarray
             In ``encoded_dtype``; of the shape of an array, flat for a buffer.
         """
-        return encode_counts(_elements(buf, self.decoded_dtype), self._parameters)
+        return self._encode(_elements(buf, self.decoded_dtype, self.codec_id))
 
     def decode(self, buf: Any, out: Any = None) -> Any:
         """Counts of codes.
@@ -94,7 +96,13 @@ class AnscombeTransformV2(Codec):  # type: ignore[misc]  # numcodecs ships no ty
         numpy.ndarray or the type of ``out``
             In ``decoded_dtype``.
         """
-        return ndarray_copy(decode_codes(_elements(buf, self.encoded_dtype), self._parameters), out)
+        return ndarray_copy(self._decode(_elements(buf, self.encoded_dtype, self.codec_id)), out)
+
+    def _encode(self, counts: AnyArray) -> AnyArray:
+        return _in_memory_order(encode_counts, counts, self._parameters)
+
+    def _decode(self, codes: AnyArray) -> AnyArray:
+        return _in_memory_order(decode_codes, codes, self._parameters)
 
     def get_config(self) -> dict[str, Any]:
         """Every constructor argument, and the codec's id."""
@@ -108,14 +116,38 @@ class AnscombeTransformV2(Codec):  # type: ignore[misc]  # numcodecs ships no ty
         }
 
 
-def _elements(buf: Any, dtype_name: str) -> AnyArray:
+class DitheredAnscombeV2(AnscombeTransformV2):
+    """The Anscombe transform with subtractive dither, ``dj_photon_codecs.dithered_anscombe`` on disk.
+
+    Takes the parameters of :class:`AnscombeTransformV2`, and needs codes of one more at either end. The offset of a
+    count follows from its place in memory, which in a buffer is all that is known of it.
+    """
+
+    codec_id = DITHERED_NAME
+
+    def _encode(self, counts: AnyArray) -> AnyArray:
+        return _in_memory_order(encode_dithered, counts, self._parameters)
+
+    def _decode(self, codes: AnyArray) -> AnyArray:
+        return _in_memory_order(decode_dithered, codes, self._parameters)
+
+
+def _in_memory_order(
+    transform: Callable[[AnyArray, TransformParameters], AnyArray], elements: AnyArray, parameters: TransformParameters
+) -> AnyArray:
+    """Transform the elements in the order in which their bytes lie, and keep it: a decoder sees bytes only."""
+    fortran = elements.flags.f_contiguous and not elements.flags.c_contiguous
+    return transform(elements.T, parameters).T if fortran else transform(elements, parameters)
+
+
+def _elements(buf: Any, dtype_name: str, codec: str) -> AnyArray:
     """An array of the expected dtype as it is; the bytes of a buffer as elements of that dtype."""
     dtype = np.dtype(dtype_name)
     if isinstance(buf, np.ndarray) and (buf.ndim > 1 or buf.dtype.itemsize > 1 or buf.dtype == dtype):
         if buf.dtype.newbyteorder("=") != dtype:
             # taken for bytes, or cast, its numbers would come back as others
             raise ConfigurationError(
-                f"{CODEC_NAME} expects {dtype} here, got an array of {buf.dtype}: "
+                f"{codec} expects {dtype} here, got an array of {buf.dtype}: "
                 f"use decoded_dtype={buf.dtype.name!r} for counts of that dtype"
             )
         return buf

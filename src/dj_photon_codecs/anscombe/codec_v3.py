@@ -1,7 +1,7 @@
-"""The Anscombe transform as a Zarr V3 array-to-array codec, ``dj_photon.anscombe`` on disk.
+"""The Anscombe transform as Zarr V3 array-to-array codecs, plain and with dither.
 
-Specified in ``docs/spec/anscombe.md``. The mathematics is in :mod:`.transform`; this class only translates
-between Zarr and those functions.
+Specified in ``docs/spec/anscombe.md`` and ``docs/spec/dithered.md``. The mathematics is in :mod:`.transform` and
+:mod:`.dithered`; these classes only translate between Zarr and those functions.
 """
 
 from __future__ import annotations
@@ -16,14 +16,16 @@ from zarr.abc.codec import ArrayArrayCodec
 from .._typing import AnyArray
 from .._zarr import ArraySpec, zarr_dtype
 from ..errors import ConfigurationError
+from .dithered import decode_dithered, encode_dithered
 from .parameters import TransformParameters
 from .transform import decode_codes, encode_counts
 
 if TYPE_CHECKING:
     from zarr.core.buffer import NDBuffer
 
-#: The name on disk. One name is one format for ever.
+#: The names on disk. One name is one format for ever.
 CODEC_NAME = "dj_photon.anscombe"
+DITHERED_NAME = "dj_photon_codecs.dithered_anscombe"
 
 _KEYS = ("zero_level", "conversion_gain", "encoded_dtype", "decoded_dtype", "step")
 
@@ -149,10 +151,25 @@ class AnscombeTransformV3(ArrayArrayCodec):
 
 
 class DenseAnscombeTransformV3(AnscombeTransformV3):
-    """The same codec under the name that arrays of the ``dense`` profile have it by, ``dj_photon_codecs.anscombe``.
-
-    All that zarr tells a reader without this package is the name of the first codec it does not know: this one is
-    what to install.
-    """
+    """The same codec under the name that the first release gave it in arrays of the ``dense`` profile."""
 
     codec_name: ClassVar[str] = "dj_photon_codecs.anscombe"
+
+
+class DitheredAnscombeV3(AnscombeTransformV3):
+    """The Anscombe transform with subtractive dither, ``dj_photon_codecs.dithered_anscombe`` on disk.
+
+    Takes the parameters of :class:`AnscombeTransformV3`, and needs codes of one more at either end. The mean of many
+    stored counts is that of the raw ones, at any intensity. The offset of a count follows from its place in the chunk.
+    Specified in ``docs/spec/dithered.md``; the mathematics is in :mod:`.dithered`.
+    """
+
+    #: All that zarr tells a reader without this package is the name of the first codec it does not know: this one
+    #: is what to install.
+    codec_name: ClassVar[str] = DITHERED_NAME
+
+    def _encode(self, counts: AnyArray) -> AnyArray:
+        return encode_dithered(counts, self._parameters(self.decoded_dtype or counts.dtype.name))
+
+    def _decode(self, codes: AnyArray, dtype: np.dtype[Any]) -> AnyArray:
+        return decode_dithered(codes, self._parameters(self.decoded_dtype or dtype.name)).astype(dtype, copy=False)

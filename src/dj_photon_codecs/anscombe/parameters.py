@@ -27,7 +27,7 @@ class TransformParameters:
         Integer dtype of the codes.
     decoded_dtype
         Dtype of the counts. An integer dtype gives whole numbers, also to floating-point arrays
-        that hold whole numbers only; a floating-point dtype gives the middle of each bin.
+        that hold whole numbers only; a floating-point dtype gives real ones.
 
     Raises
     ------

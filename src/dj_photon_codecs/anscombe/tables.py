@@ -33,3 +33,37 @@ def apply_table(table: AnyArray, indices: AnyArray, out: AnyArray | None = None)
         index[...] = block
         np.take(table, index, out=result[start : start + _BLOCK], mode="clip")
     return out
+
+
+#: Elements per pass where each has a row of the table: their indices and those of the rows fit the cache together.
+_ROWS_BLOCK = 1 << 13
+
+
+def apply_rows(table: AnyArray, first: int, rows: AnyArray, values: AnyArray) -> AnyArray:
+    """``table[rows[n mod rows.size], values[n] - first]`` for the ``n``-th value, in blocks as :func:`apply_table`.
+
+    Parameters
+    ----------
+    table
+        Two-dimensional and C-contiguous.
+    first
+        The value of the first column.
+    rows
+        The row of each place, repeated for ever.
+    values
+        C-contiguous integers of any shape, each with a column.
+    """
+    out = np.empty(values.shape, table.dtype)
+    flat, result, content = values.reshape(-1), out.reshape(-1), table.reshape(-1)
+    block = min(_ROWS_BLOCK, flat.size)
+    # Where each place's row begins in the table, less the first value; goes on beyond its end for the last block.
+    begins = np.resize(rows.astype(np.intp) * table.shape[1] - first, rows.size + block)
+    positions = np.empty(block, np.intp)
+    for start in range(0, flat.size, block):
+        part = flat[start : start + block]
+        index = positions[: part.size]
+        index[...] = part
+        at = start % rows.size
+        index += begins[at : at + part.size]
+        np.take(content, index, out=result[start : start + block], mode="clip")
+    return out

@@ -12,8 +12,9 @@ configuration. The format that this module defines is written down in ``docs/spe
 from __future__ import annotations
 
 import math
-from functools import lru_cache
-from typing import Any
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +25,7 @@ from .parameters import TransformParameters
 from .tables import apply_table
 
 #: Integer dtypes up to this many bits are coded through one table over their whole range.
-_TABLE_BITS = 16
+TABLE_BITS = 16
 
 #: The largest share of a quantisation bin by which float64 rounding may move its edges.
 _EDGE_TOLERANCE = 1e-3
@@ -81,14 +82,14 @@ def encode_counts(counts: AnyArray, parameters: TransformParameters) -> AnyArray
     encoded = np.dtype(parameters.encoded_dtype)
     counts = np.asarray(counts)
     if counts.dtype.kind == "f" and np.dtype(parameters.decoded_dtype).kind != "f":
-        counts = _whole(counts, np.dtype(parameters.decoded_dtype))
+        counts = whole_counts(counts, np.dtype(parameters.decoded_dtype))
     if counts.size == 0:
         return np.empty(counts.shape, encoded)
     if counts.dtype.kind in "ui":
-        if counts.dtype.itemsize * 8 <= _TABLE_BITS:
+        if counts.dtype.itemsize * 8 <= TABLE_BITS:
             return _encode_small(counts, parameters)
         low, high = int(counts.min()), int(counts.max())
-        if 0 <= low and high < 1 << _TABLE_BITS:
+        if 0 <= low and high < 1 << TABLE_BITS:
             return _encode_small(counts.astype(np.uint16), parameters)
     return _encode_direct(counts, parameters)
 
@@ -100,7 +101,8 @@ def _encode_small(counts: AnyArray, parameters: TransformParameters) -> AnyArray
     if low > info.min or high < info.max:
         outside = (counts < low) | (counts > high)
         if outside.any():
-            _refuse(counts[outside].ravel()[0], parameters)
+            value = counts[outside].ravel()[0]
+            refuse(value, float(rounded_codes(value, parameters)), parameters)
     # A signed count indexes the table by its two's complement, as the table is laid out.
     return apply_table(table, np.ascontiguousarray(counts).view(f"u{counts.dtype.itemsize}"))
 
@@ -112,7 +114,7 @@ def _encoding_table(parameters: TransformParameters, counts_dtype: str) -> tuple
     values = np.arange(info.min, info.max + 1, dtype=np.int64)
     codes = rounded_codes(values, parameters)
     limits = np.iinfo(parameters.encoded_dtype)
-    fits = (codes >= limits.min) & (codes <= limits.max) & _resolved(values, parameters)
+    fits = (codes >= limits.min) & (codes <= limits.max) & resolved(values, parameters)
     table = np.where(fits, codes, 0).astype(parameters.encoded_dtype)
     table = np.roll(table, info.min)  # two's complement order: 0, 1, ..., max, min, ..., -1
     table.flags.writeable = False
@@ -128,13 +130,14 @@ def _encode_direct(counts: AnyArray, parameters: TransformParameters) -> AnyArra
     limits = np.iinfo(encoded)
     # float64 rounds the limits of 64-bit dtypes outwards: a code at the rounded limit would wrap in the cast.
     top = float(limits.max) if encoded.itemsize < 8 else np.nextafter(float(limits.max), 0)
-    bad = ~((codes >= limits.min) & (codes <= top)) | ~_resolved(counts, parameters)  # NaN is bad too
+    bad = ~((codes >= limits.min) & (codes <= top)) | ~resolved(counts, parameters)  # NaN is bad too
     if bad.any():
-        _refuse(counts[bad].ravel()[0], parameters)
+        value = counts[bad].ravel()[0]
+        refuse(value, float(rounded_codes(value, parameters)), parameters)
     return codes.astype(encoded)
 
 
-def _resolved(counts: AnyArray, parameters: TransformParameters) -> npt.NDArray[np.bool_]:
+def resolved(counts: AnyArray, parameters: TransformParameters) -> npt.NDArray[np.bool_]:
     """Where float64 resolves the bins: rounding moves their edges by less than the tolerance."""
     values = np.asarray(counts, np.float64)
     magnitude = np.maximum(np.abs(values), abs(parameters.zero_level))
@@ -143,17 +146,16 @@ def _resolved(counts: AnyArray, parameters: TransformParameters) -> npt.NDArray[
     return np.asarray(magnitude * 2.0**-51 <= _EDGE_TOLERANCE * np.maximum(bin_width, smallest))
 
 
-def _refuse(value: Any, parameters: TransformParameters) -> None:
-    """Say why ``value`` has no code, and which dtype would do."""
+def refuse(value: Any, code: float, parameters: TransformParameters) -> NoReturn:
+    """Say why ``value`` with this ``code`` cannot be encoded, and which dtype would do."""
     where = f"at conversion_gain={parameters.conversion_gain:g}, zero_level={parameters.zero_level:g}"
     if not np.isfinite(value):
         raise CodeRangeError(f"the count {value!r} is not finite and has no code: replace or mask it before storing")
-    if not bool(_resolved(np.asarray(value), parameters)):
+    if not bool(resolved(np.asarray(value), parameters)):
         raise CodeRangeError(
             f"the count {value} is beyond what the Anscombe transform resolves {where}: "
             "store the movie losslessly, or subtract its offset"
         )
-    code = float(rounded_codes(value, parameters))
     fitting = smallest_code_dtype(code, code)
     limits = np.iinfo(parameters.encoded_dtype)
     remedy = f"use encoded_dtype={fitting!r}" if fitting else "store the movie losslessly, or check the gain"
@@ -173,7 +175,7 @@ def smallest_code_dtype(low: float, high: float) -> str | None:
     return None
 
 
-def _whole(counts: AnyArray, decoded: np.dtype[Any]) -> AnyArray:
+def whole_counts(counts: AnyArray, decoded: np.dtype[Any]) -> AnyArray:
     """Floating-point counts as the integers they are."""
     info = np.iinfo(decoded)
     inside = (counts >= info.min) & (counts <= (info.max if decoded.itemsize < 8 else np.nextafter(2.0**63, 0)))
@@ -210,7 +212,7 @@ def decode_codes(codes: AnyArray, parameters: TransformParameters) -> AnyArray:
     codes = np.asarray(codes)
     if codes.size == 0:
         return np.empty(codes.shape, parameters.decoded_dtype)
-    if codes.dtype.itemsize * 8 <= _TABLE_BITS:
+    if codes.dtype.itemsize * 8 <= TABLE_BITS:
         table = decoding_table(parameters, codes.dtype.name)
         return apply_table(table, np.ascontiguousarray(codes).view(f"u{codes.dtype.itemsize}"))
     distinct, inverse = np.unique(codes, return_inverse=True)
@@ -233,8 +235,9 @@ def _bin_middles(codes: AnyArray, parameters: TransformParameters) -> AnyArray:
     if decoded.kind == "f":
         return _real_middles(wanted, parameters)
     info = np.iinfo(decoded)
-    lowest = _first_count(wanted, parameters)  # smallest count whose code is at least this one
-    next_bin = _first_count(wanted + 1, parameters)
+    code_of = partial(rounded_codes, parameters=parameters)
+    lowest = first_counts(wanted, decoded, code_of)  # smallest count whose code is at least this one
+    next_bin = first_counts(wanted + 1, decoded, code_of)
     # Python integers cost nothing here (once per code) and hold every sum of two 64-bit counts.
     phase = _first_half(parameters)
     middles = []
@@ -245,7 +248,7 @@ def _bin_middles(codes: AnyArray, parameters: TransformParameters) -> AnyArray:
             half_up = (low + high) % 2 == 1 and (code + high) % 2 != phase
             middle = (low + high) // 2 + half_up
             if low < parameters.zero_level < high:
-                middle = _within_bound(low, middle, parameters)
+                middle = within_bound(low, middle, parameters)
             middles.append(middle)
     return np.array(middles, dtype=decoded)
 
@@ -275,43 +278,54 @@ def _first_half(parameters: TransformParameters) -> int:
     return (int(codes[first[0]]) + int(highest[first[0]])) % 2 if first.size else 0
 
 
-def _first_count(codes: FloatArray, parameters: TransformParameters) -> list[int]:
-    """The smallest integer of ``decoded_dtype`` whose code is at least each of ``codes``; max + 1 if none is."""
-    info = np.iinfo(parameters.decoded_dtype)
-    low = np.full(codes.shape, info.min, dtype=parameters.decoded_dtype)
-    high = np.full(codes.shape, info.max, dtype=parameters.decoded_dtype)
+def first_counts(codes: FloatArray, decoded: np.dtype[Any], code_of: Callable[[AnyArray], FloatArray]) -> list[int]:
+    """The smallest integer of a dtype whose code is at least each of ``codes``; its max + 1 if none is."""
+    info = np.iinfo(decoded)
+    low = np.full(codes.shape, info.min, dtype=decoded)
+    high = np.full(codes.shape, info.max, dtype=decoded)
     one = low.dtype.type(1)
     for _ in range(info.bits):
         # (low + high) // 2 without overflow, for either sign
         middle = (low >> one) + (high >> one) + (low & high & one)
-        reached = (rounded_codes(middle, parameters) >= codes) | (middle == high)
+        reached = (code_of(middle) >= codes) | (middle == high)
         high = np.where(reached, middle, high)
         low = np.where(reached, low, middle + one)
-    beyond = rounded_codes(high, parameters) < codes
+    beyond = code_of(high) < codes
     return [int(count) + int(none) for count, none in zip(high.tolist(), beyond.tolist(), strict=True)]
 
 
 def _real_middles(codes: FloatArray, parameters: TransformParameters) -> AnyArray:
     """The middle, in counts, of the two edges of each bin, rounded to the floating-point ``decoded_dtype``."""
     decoded = np.dtype(parameters.decoded_dtype)
-    zero, gain, half = parameters.zero_level, parameters.conversion_gain, parameters.step / 2
     origin = scaled_signal(0.0, parameters)
     limit = np.finfo(decoded).max
     with np.errstate(over="ignore"):
-        low, high = (_inverse_signal(codes + offset + origin, parameters) for offset in (-0.5, 0.5))
+        low, high = (inverse_signal(codes + offset + origin, parameters) for offset in (-0.5, 0.5))
         middles = np.clip((low + high) / 2, -limit, limit)
-    # In the one bin that the zero level divides, the lower edge decides (see _within_bound): the highest y with
-    # y - low <= half * sigma(y) is on the line below the zero level, or solves a quadratic in sqrt(p + 3/8) above.
+    middles = real_within_bound(low, middles, high, parameters)
+    with np.errstate(over="ignore"):  # to infinity where the zero level is beyond the dtype, as the page says
+        return middles.astype(decoded)
+
+
+def real_within_bound(
+    low: FloatArray, middles: FloatArray, high: FloatArray, parameters: TransformParameters
+) -> FloatArray:
+    """``middles``, but in the bin that the zero level divides: see :func:`within_bound`.
+
+    ``low`` and ``high`` are the edges of the bins. There the lower edge decides: the highest y with
+    ``y - low <= step/2 * sigma(y)`` is on the line below the zero level, or solves a quadratic in
+    ``sqrt(p + 3/8)`` above.
+    """
+    zero, gain, half = parameters.zero_level, parameters.conversion_gain, parameters.step / 2
     divided = (low < zero) & (zero < high)
     depth = np.where(divided, (zero - low) / gain, 0.0)
     reach = half * math.sqrt(0.375)
     root = half / 2 + np.sqrt(np.maximum(half * half / 4 + 0.375 - depth, 0.0))
     highest = zero + gain * np.where(depth < reach, root * root - 0.375, reach - depth)
-    with np.errstate(over="ignore"):  # to infinity where the zero level is beyond the dtype, as the page says
-        return np.where(divided, np.minimum(middles, highest), middles).astype(decoded)
+    return np.where(divided, np.minimum(middles, highest), middles)
 
 
-def _within_bound(low: int, middle: int, parameters: TransformParameters) -> int:
+def within_bound(low: int, middle: int, parameters: TransformParameters) -> int:
     """The highest count up to ``middle`` that is no further from ``low`` than the bound on the loss.
 
     Everywhere else the middle keeps within ``step/2 * sigma``, for sigma is concave; where the line below the
@@ -328,7 +342,7 @@ def _within_bound(low: int, middle: int, parameters: TransformParameters) -> int
     return lowest
 
 
-def _inverse_signal(signal: FloatArray, parameters: TransformParameters) -> FloatArray:
+def inverse_signal(signal: FloatArray, parameters: TransformParameters) -> FloatArray:
     """The counts at which :func:`scaled_signal` takes these values."""
     root = np.maximum(signal, 0.0) * (parameters.step / 2) + math.sqrt(0.375)
     photons = np.where(signal < 0, signal * (parameters.step * math.sqrt(0.375)), root * root - 0.375)

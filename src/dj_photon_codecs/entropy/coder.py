@@ -10,8 +10,20 @@ import numpy.typing as npt
 
 from .._typing import AnyArray
 from ..errors import ConfigurationError, DamagedChunkError
-from .header import CODED, PLAIN, Payload
-from .model import FRACTION_BITS, LANES, MAX_CONTEXTS, MAX_TOP, PHASES, SCALE, STATE_LOW, SYMBOLS, Model
+from .header import CODED, DITHERED, PLAIN, Payload
+from .model import (
+    FRACTION_BITS,
+    LANES,
+    MAX_CONTEXTS,
+    MAX_TOP,
+    PHASES,
+    SCALE,
+    STATE_LOW,
+    SYMBOLS,
+    Model,
+    offset_pattern,
+    pattern_starts,
+)
 
 #: Dtypes of codes.
 DTYPES = ("uint8", "int8", "uint16", "int16")
@@ -109,8 +121,11 @@ def decode(payload: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> AnyA
         if len(payload) != expected:
             raise DamagedChunkError(f"the payload has {len(payload)} bytes, its shape {shape} asks for {expected}")
         return np.frombuffer(payload, dtype.newbyteorder("<"), offset=1).astype(dtype).reshape(shape)
-    if payload[0] != CODED:
-        raise DamagedChunkError(f"the payload begins with {payload[0]}: neither {PLAIN} nor {CODED}")
+    if payload[0] not in (CODED, DITHERED):
+        raise DamagedChunkError(
+            f"the payload begins with {payload[0]}: expected {PLAIN}, {CODED} or {DITHERED}; "
+            "either it was altered, or a later release of dj_photon_codecs wrote it"
+        )
     if not math.prod(shape):
         raise DamagedChunkError(f"a coded payload for the shape {shape}, which has no pixels")
     cube = _cube(shape)
@@ -129,15 +144,16 @@ def _encode(codes: AnyArray) -> bytes:
 
     blank = _blank_frames(codes)
     blank_codes = _unsigned(codes)[0][blank, 0, 0].astype(np.uint16)
-    movie = np.delete(codes, blank, axis=0) if blank.size else codes
+    frames = _modelled_frames(len(codes), blank)
+    movie = codes[frames] if blank.size else codes
     if not movie.size:
         return _nothing_modelled(blank, blank_codes)
-    model = _choose_model(movie)
+    model = _choose_model(movie, frames)
     unsigned, mask = _unsigned(movie)
     base = model.base & mask
     counts = np.zeros((PHASES * model.contexts, SYMBOLS), np.uint32)
     context_of, symbols = np.empty(movie.shape, np.uint16), np.empty(movie.shape, np.uint8)
-    kernels.model_codes(unsigned, mask, model, context_of, symbols, counts)
+    kernels.model_codes(unsigned, mask, model, *_offsets(model, frames, movie.shape), context_of, symbols, counts)
     table_of = np.empty(len(counts), np.uint8)
     shared = tables.merge_contexts(counts, table_of)
     frequencies = np.empty_like(shared)
@@ -164,20 +180,21 @@ def _encode(codes: AnyArray) -> bytes:
 def _decode(coded: Payload, shape: tuple[int, int, int], dtype: np.dtype[Any]) -> AnyArray:
     codes = np.empty(shape, dtype)
     unsigned, _ = _unsigned(codes)
-    blank = coded.blank_frames.astype(np.int64)
+    blank = coded.blank_frames
+    frames = _modelled_frames(len(codes), blank)
     if not blank.size:
-        _decode_movie(coded, unsigned)
+        _decode_movie(coded, frames, unsigned)
         return codes
     unsigned[blank] = coded.blank_codes.astype(unsigned.dtype)[:, None, None]
-    if blank.size < shape[0]:
-        movie = np.empty((shape[0] - blank.size, *shape[1:]), unsigned.dtype)
-        _decode_movie(coded, movie)
-        unsigned[np.setdiff1d(np.arange(shape[0]), blank, assume_unique=True)] = movie
+    if frames.size:
+        movie = np.empty((frames.size, *shape[1:]), unsigned.dtype)
+        _decode_movie(coded, frames, movie)
+        unsigned[frames] = movie
     return codes
 
 
-def _decode_movie(coded: Payload, out: AnyArray) -> None:
-    """Decode the modelled frames into ``out``, the codes' bits as unsigned numbers."""
+def _decode_movie(coded: Payload, frames: npt.NDArray[np.uint32], out: AnyArray) -> None:
+    """Decode the modelled frames, of these numbers, into ``out``: the codes' bits as unsigned numbers."""
     from . import kernels
 
     model = coded.model
@@ -194,6 +211,7 @@ def _decode_movie(coded: Payload, out: AnyArray) -> None:
         slots,
         coded.table_of,
         model._replace(base=0) if model.low_bits else model,
+        *_offsets(model, frames, out.shape),
         levels,
     )
     if not inside or used != coded.words.size or escaped != coded.escapes.size or (states != STATE_LOW).any():
@@ -221,6 +239,16 @@ def _blank_frames(codes: AnyArray) -> npt.NDArray[np.int64]:
     return np.array([t for t in candidates if (codes[t] == codes[t, 0, 0]).all()], np.int64)
 
 
+def _modelled_frames(frames: int, blank: npt.NDArray[Any]) -> npt.NDArray[np.uint32]:
+    """The numbers of all frames but the blank ones."""
+    return np.delete(np.arange(frames, dtype=np.uint32), blank)
+
+
+def _offsets(model: Model, frames: npt.NDArray[np.uint32], shape: tuple[int, ...]) -> tuple[AnyArray, AnyArray]:
+    """The pattern of offsets, and where in it each frame begins: what the compiled loops take."""
+    return offset_pattern(model.dithered, shape[2]), pattern_starts(frames, shape[1] * shape[2])
+
+
 def _nothing_modelled(blank: npt.NDArray[np.int64], blank_codes: npt.NDArray[np.uint16]) -> bytes:
     """The payload of a chunk of blank frames only."""
     model = Model(0, 0, 1, _CONTEXT_SHIFT, 0, 0, 0)
@@ -238,7 +266,7 @@ def _nothing_modelled(blank: npt.NDArray[np.int64], blank_codes: npt.NDArray[np.
     ).to_bytes()
 
 
-def _choose_model(movie: AnyArray) -> Model:
+def _choose_model(movie: AnyArray, numbers: npt.NDArray[np.uint32]) -> Model:
     """Choose a model by its errors on rows from the middle of the chunk."""
     from .kernels import prediction_errors
 
@@ -247,32 +275,41 @@ def _choose_model(movie: AnyArray) -> Model:
     taken = min(rows, max(1, _TRIAL_PIXELS // (frames * columns)))
     band = slice((rows - taken) // 2, (rows - taken) // 2 + taken)
     sample = np.ascontiguousarray(unsigned[:, band])
+    starts = pattern_starts(numbers, rows * columns, band.start * columns)
     base, highest = _range(movie, movie[:, band])
     levels, first_row = highest - base, int(movie[0, 0].astype(np.int64).mean() - base)
     coarse = (levels // (MAX_TOP + 1)).bit_length()  # so many low bits away, all levels can be predicted
 
-    def model(low_bits: int, blend: int, window: int) -> Model:
+    def model(low_bits: int, blend: int, window: int, dithered: bool) -> Model:
         top = min(levels >> low_bits, MAX_TOP)
         start = min(max(first_row >> low_bits, 0), top)
-        chosen = Model(low_bits, blend, window, _CONTEXT_SHIFT, start, top, base)
+        chosen = Model(low_bits, blend, window, _CONTEXT_SHIFT, start, top, base, dithered)
         while chosen.contexts > MAX_CONTEXTS:
             chosen = chosen._replace(context_shift=chosen.context_shift + 1)
         return chosen
 
-    def error(low_bits: int, blend: int, window: int) -> float:
-        return float(prediction_errors(sample, mask, model(low_bits, blend, window))[0])
+    def errors_of(low_bits: int, blend: int, window: int, dithered: bool) -> tuple[float, float]:
+        tried = model(low_bits, blend, window, dithered)
+        square, size = prediction_errors(sample, mask, tried, offset_pattern(dithered, columns), starts)
+        return float(square), float(size)
 
-    _, size = prediction_errors(sample, mask, model(coarse, _BLENDS[1], _WINDOWS[0]))
+    _, size = errors_of(coarse, _BLENDS[1], _WINDOWS[0], False)
     spread = size * 2.0**coarse  # the mean size, not square: one bright pixel is to change nothing
     low_bits = max(0, math.ceil(math.log2(spread / _WIDEST))) if spread > 0 else 0
-    errors = {blend: error(low_bits, blend, _WINDOWS[0]) for blend in _BLENDS}
+    dithered = False
+    if not low_bits:
+        sizes = {tried: errors_of(0, _BLENDS[1], _WINDOWS[0], tried)[1] for tried in (False, True)}
+        dithered = sizes[False] - sizes[True] > 0.5 / math.sqrt(sample.size)  # more than chance would do
+
+    def error(blend: int, window: int) -> float:
+        return errors_of(low_bits, blend, window, dithered)[0]
+
+    errors = {blend: error(blend, _WINDOWS[0]) for blend in _BLENDS}
     blend = min(errors, key=lambda tried: errors[tried])
-    windows = {
-        window: error(low_bits, blend, window) for window in _WINDOWS[1:] if frames > min(window, _WINDOWS[0]) + 1
-    }
+    windows = {window: error(blend, window) for window in _WINDOWS[1:] if frames > min(window, _WINDOWS[0]) + 1}
     windows[_WINDOWS[0]] = errors[blend]
     window = min(windows, key=lambda tried: windows[tried])
-    return model(low_bits, blend, window)
+    return model(low_bits, blend, window, dithered)
 
 
 def _range(movie: AnyArray, sample: AnyArray) -> tuple[int, int]:

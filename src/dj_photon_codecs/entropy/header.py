@@ -17,9 +17,10 @@ from .._typing import AnyArray
 from ..errors import DamagedChunkError
 from .model import FRACTION_BITS, MAX_CONTEXTS, MAX_TABLES, MAX_TOP, PHASES, SCALE, STATE_LOW, SYMBOLS, Model
 
-#: First byte of a payload: codes as they are, or coded.
+#: First byte of a payload: codes as they are, coded, or coded as dithered ones.
 PLAIN = 0
 CODED = 1
+DITHERED = 2
 
 _FIXED = struct.Struct("<BBBBBHHiHIII8I")
 _BLANK = np.dtype([("frame", "<u4"), ("code", "<u2")])
@@ -65,7 +66,7 @@ class Payload:
         blanks = np.empty(self.blank_frames.size, _BLANK)
         blanks["frame"], blanks["code"] = self.blank_frames, self.blank_codes
         fixed = _FIXED.pack(
-            CODED,
+            DITHERED if model.dithered else CODED,
             model.low_bits,
             model.blend,
             model.window,
@@ -89,7 +90,7 @@ class Payload:
         Parameters
         ----------
         payload
-            Begins with the byte ``CODED``.
+            Begins with the byte ``CODED`` or ``DITHERED``.
         shape
             (time, rows, columns) of the chunk.
         dtype
@@ -102,10 +103,22 @@ class Payload:
         """
         if len(payload) < _FIXED.size:
             raise DamagedChunkError(f"the payload ends within its header: {len(payload)} of {_FIXED.size} bytes")
-        _, low_bits, blend, window, context_shift, start, top, base, n_tables, n_blanks, n_words, n_escapes, *states = (
-            _FIXED.unpack_from(payload)
-        )
-        model = Model(low_bits, blend, window, context_shift, start, top, base)
+        (
+            form,
+            low_bits,
+            blend,
+            window,
+            context_shift,
+            start,
+            top,
+            base,
+            n_tables,
+            n_blanks,
+            n_words,
+            n_escapes,
+            *states,
+        ) = _FIXED.unpack_from(payload)
+        model = Model(low_bits, blend, window, context_shift, start, top, base, form == DITHERED)
         _check_model(model, dtype)
         reader = _Reader(payload, _FIXED.size)
         blanks = reader.take(n_blanks, _BLANK, "blank frames")
@@ -148,6 +161,8 @@ def _check_model(model: Model, dtype: np.dtype[Any]) -> None:
     limits = np.iinfo(dtype)
     if model.low_bits >= limits.bits:
         raise DamagedChunkError(f"{model.low_bits} low bits of codes of {limits.bits} bits")
+    if model.dithered and model.low_bits:
+        raise DamagedChunkError(f"{model.low_bits} low bits of dithered codes, which have none")
     if model.window < 1:
         raise DamagedChunkError("a window of 0 frames")
     if model.top > MAX_TOP or model.start > model.top:

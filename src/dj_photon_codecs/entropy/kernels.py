@@ -64,12 +64,16 @@ def _blur(line: Array, out: Array) -> None:
 
 
 @compiled
-def _predict(t: Int, y: Int, weight: Int, means: Array, column_means: Array, blurred: Array, predicted: Array) -> None:
+def _predict(
+    t: Int, y: Int, weight: Int, highest: Int, offsets: Array, means: Array, column_means: Array, blurred: Array,
+    predicted: Array,
+) -> None:  # fmt: skip
     """Predictions of row ``y`` of frame ``t``; ``blurred`` keeps three rows of the means, between calls."""
-    if t == 0:
-        predicted[:] = column_means
-        return
     rows, columns = means.shape
+    if t == 0:
+        for x in range(columns):
+            predicted[x] = min(max(column_means[x] + offsets[x], i32(0)), highest)
+        return
     above, here, below = blurred[(y + 2) % 3], blurred[y % 3], blurred[(y + 1) % 3]
     if y == 0:
         _blur(means[0], here)
@@ -81,17 +85,25 @@ def _predict(t: Int, y: Int, weight: Int, means: Array, column_means: Array, blu
     own = means[y]
     for x in range(columns):
         around = (above[x] + i32(2) * here[x] + below[x] + i32(8)) >> i32(4)
-        predicted[x] = around + (((own[x] - around) * weight + _WEIGHT_HALF) >> _WEIGHT)
+        signal = around + (((own[x] - around) * weight + _WEIGHT_HALF) >> _WEIGHT)
+        predicted[x] = min(max(signal + offsets[x], i32(0)), highest)
 
 
 @compiled
-def _follow(column_means: Array, scratch: Array, levels: Array) -> None:
+def _follow(column_means: Array, scratch: Array, levels: Array, offsets: Array) -> None:
     """In the first frame each row predicts the next: means move a quarter of the way, and are blurred."""
     for x in range(levels.size):
-        scratch[x] = column_means[x] + (((levels[x] << _FRACTION) - column_means[x]) >> i32(2))
+        scratch[x] = column_means[x] + (((levels[x] << _FRACTION) - offsets[x] - column_means[x]) >> i32(2))
     _blur(scratch, column_means)
     for x in range(levels.size):
         column_means[x] = (column_means[x] + i32(2)) >> i32(2)
+
+
+@compiled
+def _offsets(pattern: Array, start: Int, y: Int, columns: Int) -> Array:
+    """The offsets of row ``y`` of a frame that begins at the place ``start`` of the pattern."""
+    place = (i64(start) + i64(y) * columns) % (pattern.size - columns)
+    return pattern[place : place + columns]
 
 
 @compiled
@@ -110,8 +122,14 @@ def _weights(t: Int, model: Model) -> Any:
 
 
 @compiled
-def model_codes(codes: Array, mask: Int, model: Model, context_of: Array, symbols: Array, counts: Array) -> None:
-    """Predict every pixel: fills ``context_of`` and ``symbols``, and counts the symbols of each context."""
+def model_codes(
+    codes: Array, mask: Int, model: Model, pattern: Array, starts: Array, context_of: Array, symbols: Array,
+    counts: Array,
+) -> None:  # fmt: skip
+    """Predict every pixel: fills ``context_of`` and ``symbols``, and counts the symbols of each context.
+
+    ``pattern`` is that of the offsets, with a row beyond its period; each frame begins at its place in ``starts``.
+    """
     frames, rows, columns = codes.shape
     means = np.zeros((rows, columns), np.int32)
     blurred = np.empty((3, columns), np.int32)
@@ -119,13 +137,14 @@ def model_codes(codes: Array, mask: Int, model: Model, context_of: Array, symbol
     predicted, levels = np.empty(columns, np.int32), np.empty(columns, np.int32)
     column_means[:] = i32(model.start) << _FRACTION
     shift, low, base, top = i32(model.context_shift), i32(model.low_bits), i32(model.base), i32(model.top)
-    mask = i32(mask)
+    mask, highest = i32(mask), top << _FRACTION
     contexts = _contexts(model)
     for t in range(frames):
         phase, weight, rate = _weights(t, model)
         first = i32(phase * contexts)
         for y in range(rows):
-            _predict(t, y, weight, means, column_means, blurred, predicted)
+            offsets = _offsets(pattern, starts[t], y, columns)
+            _predict(t, y, weight, highest, offsets, means, column_means, blurred, predicted)
             line, own, context_line, symbol_line = codes[t, y], means[y], context_of[t, y], symbols[t, y]
             for x in range(columns):
                 level = ((i32(line[x]) - base) & mask) >> low
@@ -134,16 +153,16 @@ def model_codes(codes: Array, mask: Int, model: Model, context_of: Array, symbol
                 symbol_line[x] = u8(i32(0) if escape else symbol)
                 context_line[x] = u16(first + (predicted[x] >> shift))
                 level = min(level, top)
-                own[x] += (((level << _FRACTION) - own[x]) * rate + _WEIGHT_HALF) >> _WEIGHT
+                own[x] += (((level << _FRACTION) - offsets[x] - own[x]) * rate + _WEIGHT_HALF) >> _WEIGHT
                 levels[x] = level
             for x in range(columns):
                 counts[u64(context_line[x]), u64(symbol_line[x])] += u32(1)
             if t == 0:
-                _follow(column_means, scratch, levels)
+                _follow(column_means, scratch, levels, offsets)
 
 
 @compiled
-def prediction_errors(codes: Array, mask: Int, model: Model) -> Any:
+def prediction_errors(codes: Array, mask: Int, model: Model, pattern: Array, starts: Array) -> Any:
     """Mean square and mean size of level less prediction: what the encoder chooses its model by."""
     frames, rows, columns = codes.shape
     means = np.zeros((rows, columns), np.int32)
@@ -152,21 +171,23 @@ def prediction_errors(codes: Array, mask: Int, model: Model) -> Any:
     predicted, levels = np.empty(columns, np.int32), np.empty(columns, np.int32)
     column_means[:] = i32(model.start) << _FRACTION
     low, base, top, mask = i32(model.low_bits), i32(model.base), i32(model.top), i32(mask)
+    highest = top << _FRACTION
     squares, sizes = 0.0, 0.0
     for t in range(frames):
         _, weight, rate = _weights(t, model)
         for y in range(rows):
-            _predict(t, y, weight, means, column_means, blurred, predicted)
+            offsets = _offsets(pattern, starts[t], y, columns)
+            _predict(t, y, weight, highest, offsets, means, column_means, blurred, predicted)
             line, own = codes[t, y], means[y]
             for x in range(columns):
                 level = min(((i32(line[x]) - base) & mask) >> low, top)
                 off = float((level << _FRACTION) - predicted[x])
                 squares += off * off
                 sizes += abs(off)
-                own[x] += (((level << _FRACTION) - own[x]) * rate + _WEIGHT_HALF) >> _WEIGHT
+                own[x] += (((level << _FRACTION) - offsets[x] - own[x]) * rate + _WEIGHT_HALF) >> _WEIGHT
                 levels[x] = level
             if t == 0:
-                _follow(column_means, scratch, levels)
+                _follow(column_means, scratch, levels, offsets)
     return squares / codes.size / float(_ONE) ** 2, sizes / codes.size / float(_ONE)
 
 
@@ -257,8 +278,9 @@ def _pull(state: Int, slot: Int, words: Array, place: Int) -> Any:
 
 @compiled
 def pull_symbols(
-    words: Array, n_words: Int, escapes: Array, states: Array, slots: Array, table_of: Array, model: Model, out: Array
-) -> Any:
+    words: Array, n_words: Int, escapes: Array, states: Array, slots: Array, table_of: Array, model: Model,
+    pattern: Array, starts: Array, out: Array,
+) -> Any:  # fmt: skip
     """Decode all pixels of a chunk into ``out``, unsigned.
 
     ``words`` has a row of padding beyond its ``n_words``. Gives the words and the escapes that were used, and whether
@@ -272,6 +294,7 @@ def pull_symbols(
     symbols = np.empty(columns, np.uint8)
     column_means[:] = i32(model.start) << _FRACTION
     shift, base, top = i32(model.context_shift), i32(model.base), i32(model.top)
+    highest = top << _FRACTION
     contexts = _contexts(model)
     whole = columns - columns % _LANES
     place = u64(0)
@@ -283,7 +306,8 @@ def pull_symbols(
         for y in range(rows):
             if place > u64(n_words):
                 return i64(place), i64(escaped), False
-            _predict(t, y, weight, means, column_means, blurred, predicted)
+            offsets = _offsets(pattern, starts[t], y, columns)
+            _predict(t, y, weight, highest, offsets, means, column_means, blurred, predicted)
             s0, s1, s2, s3, s4, s5, s6, s7 = _load(states)
             for x in range(0, whole, _LANES):
                 slot0 = _slot(s0, predicted[x], first, shift, table_of, slots)
@@ -336,7 +360,7 @@ def pull_symbols(
                         levels[x] = min(level, top)
                         escaped += 1
             for x in range(columns):
-                own[x] += (((levels[x] << _FRACTION) - own[x]) * rate + _WEIGHT_HALF) >> _WEIGHT
+                own[x] += (((levels[x] << _FRACTION) - offsets[x] - own[x]) * rate + _WEIGHT_HALF) >> _WEIGHT
             if t == 0:
-                _follow(column_means, scratch, levels)
+                _follow(column_means, scratch, levels, offsets)
     return i64(place), i64(escaped), strayed == i32(0)

@@ -8,6 +8,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
+from .. import _dither
+
 #: Binary places of a mean.
 FRACTION_BITS = 10
 
@@ -58,6 +63,8 @@ class Model(NamedTuple):
         The highest level that is predicted.
     base
         The code of level 0.
+    dithered
+        Whether the codes are taken to have been dithered: then the offset of each pixel is added to its prediction.
     """
 
     low_bits: int
@@ -67,6 +74,7 @@ class Model(NamedTuple):
     start: int
     top: int
     base: int
+    dithered: bool = False
 
     @property
     def contexts(self) -> int:
@@ -88,3 +96,28 @@ def own_weight(frame: int, blend: int, window: int) -> int:
 def rate(frame: int, window: int) -> int:
     """Weight of the newest code in a pixel's mean [1/256]."""
     return (1 << WEIGHT_BITS) // (min(frame, window) + 1)
+
+
+def offset_pattern(dithered: bool, columns: int) -> npt.NDArray[np.int32]:
+    """The dither's offsets [1/1024 of a level], with a row beyond their period; zeros where codes are not dithered."""
+    if not dithered:
+        return np.zeros(_dither.PERIOD + columns, np.int32)
+    offsets = _dither.offset(_dither.offset_levels()) * (1 << FRACTION_BITS)
+    return np.resize(offsets, _dither.PERIOD + columns).astype(np.int32)
+
+
+def pattern_starts(frames: npt.NDArray[np.uint32], pixels: int, first: int = 0) -> npt.NDArray[np.uint16]:
+    """Where in the pattern each of the frames begins.
+
+    Parameters
+    ----------
+    frames
+        Their numbers in the chunk.
+    pixels
+        Of a frame.
+    first
+        The pixel, within each frame, that is taken for its first.
+    """
+    period = np.uint32(_dither.PERIOD)  # its square has 24 bits
+    starts = frames % period * np.uint32(pixels % _dither.PERIOD) + np.uint32(first % _dither.PERIOD)
+    return (starts % period).astype(np.uint16)

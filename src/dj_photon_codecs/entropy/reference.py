@@ -10,6 +10,7 @@ import itertools
 import numpy as np
 import numpy.typing as npt
 
+from .. import _dither
 from .._typing import AnyArray
 from .model import (
     FRACTION_BITS,
@@ -30,27 +31,39 @@ from .model import (
 Integers = npt.NDArray[np.int64]
 
 
+def offsets(frames: AnyArray, rows: int, columns: int, model: Model) -> Integers:
+    """What the dither added to every pixel of the frames of these numbers, in 1024ths, shape (time, rows, columns)."""
+    place = (frames.astype(np.int64)[:, None, None] * rows + np.arange(rows)[:, None]) * columns + np.arange(columns)
+    levels = _dither.offset_levels()[place % _dither.PERIOD]
+    return np.asarray(8 * (2 * levels + 1) - 512 if model.dithered else np.zeros_like(levels))
+
+
 class Predictor:
     """Predicts a movie row by row from the rows before.
 
     Parameters
     ----------
-    rows, columns
-        Shape of a frame.
+    offsets
+        Of every pixel, in 1024ths, shape (time, rows, columns).
     model
         The header's choices.
     """
 
-    def __init__(self, rows: int, columns: int, model: Model) -> None:
+    def __init__(self, offsets: Integers, model: Model) -> None:
+        self._offsets = offsets
         self._model = model
-        self._means = np.zeros((rows, columns), np.int64)
+        self._means = np.zeros(offsets.shape[1:], np.int64)
         self._past = self._means  # as they were after the last frame
-        self._column_means = np.full(columns, model.start << FRACTION_BITS, np.int64)
+        self._column_means = np.full(offsets.shape[2], model.start << FRACTION_BITS, np.int64)
 
     def predict(self, t: int, y: int) -> Integers:
         """Predicted levels of row ``y`` of frame ``t``, in 1024ths, shape (columns,)."""
+        return np.asarray((self._signal(t, y) + self._offsets[t, y]).clip(0, self._model.top << FRACTION_BITS))
+
+    def _signal(self, t: int, y: int) -> Integers:
+        """The prediction before any dither."""
         if t == 0:
-            return self._column_means.copy()
+            return self._column_means
         if y == 0:
             self._past = self._means.copy()
         rows = len(self._past)
@@ -62,11 +75,11 @@ class Predictor:
 
     def follow(self, t: int, y: int, levels: Integers) -> None:
         """Take in the levels of a row."""
-        scaled = np.minimum(levels, self._model.top) << FRACTION_BITS
+        signal = (np.minimum(levels, self._model.top) << FRACTION_BITS) - self._offsets[t, y]
         step = rate(t, self._model.window)
-        self._means[y] += ((scaled - self._means[y]) * step + (1 << WEIGHT_BITS - 1)) >> WEIGHT_BITS
+        self._means[y] += ((signal - self._means[y]) * step + (1 << WEIGHT_BITS - 1)) >> WEIGHT_BITS
         if t == 0:
-            self._column_means = (_blur(self._column_means + ((scaled - self._column_means) >> 2)) + 2) >> 2
+            self._column_means = (_blur(self._column_means + ((signal - self._column_means) >> 2)) + 2) >> 2
 
 
 def _blur(line: Integers) -> Integers:
@@ -75,10 +88,10 @@ def _blur(line: Integers) -> Integers:
     return np.asarray(wide[:-2] + 2 * wide[1:-1] + wide[2:])
 
 
-def model_levels(levels: Integers, model: Model) -> tuple[Integers, Integers, Integers]:
+def model_levels(levels: Integers, offsets: Integers, model: Model) -> tuple[Integers, Integers, Integers]:
     """Contexts, symbols and their counts of a movie of levels, shape (time, rows, columns)."""
     contexts, symbols = np.empty_like(levels), np.empty_like(levels)
-    predictor = Predictor(levels.shape[1], levels.shape[2], model)
+    predictor = Predictor(offsets, model)
     for t, frame in enumerate(levels):
         for y, row in enumerate(frame):
             predicted = predictor.predict(t, y)
@@ -107,7 +120,7 @@ def push_symbols(tables: Integers, symbols: Integers, frequencies: AnyArray) -> 
 
 
 def pull_levels(
-    shape: tuple[int, int, int],
+    offsets: Integers,
     model: Model,
     table_of: AnyArray,
     frequencies: AnyArray,
@@ -118,13 +131,13 @@ def pull_levels(
     """Decode the levels of a movie; raises ValueError where the streams do not end as they must."""
     slots = [np.repeat(np.arange(SYMBOLS), row) for row in frequencies]
     firsts = np.cumsum(frequencies, axis=1, dtype=np.int64) - frequencies
-    levels = np.empty(shape, np.int64)
-    predictor = Predictor(shape[1], shape[2], model)
+    levels = np.empty_like(offsets)
+    predictor = Predictor(offsets, model)
     states, left_words, left_escapes = list(states), list(words), list(escapes)
-    for t in range(shape[0]):
-        for y in range(shape[1]):
+    for t in range(levels.shape[0]):
+        for y in range(levels.shape[1]):
             predicted = predictor.predict(t, y)
-            for x in range(shape[2]):
+            for x in range(levels.shape[2]):
                 table = table_of[phase(t) * model.contexts + (int(predicted[x]) >> model.context_shift)]
                 state = states[x % LANES]
                 slot = state & (SCALE - 1)

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 
 from .._typing import AnyArray, FloatArray
+from ..anscombe.parameters import TransformParameters
+from ..anscombe.transform import rounded_codes
 from ..calibration import Calibration
 from ..errors import CalibrationError, InvalidMovieError
 from ..handle import PhotonArray
@@ -61,6 +63,8 @@ class Pair:
         Quantisation in noise standard deviations; 0 for none.
     stored_bytes
         Size of what is stored; None when unknown.
+    plain
+        The transform without its dither, where the stored counts are dithered; otherwise None.
     """
 
     raw: Source
@@ -68,6 +72,7 @@ class Pair:
     noise: NoiseModel
     step: float
     stored_bytes: int | None
+    plain: TransformParameters | None = None
 
     @classmethod
     def of(cls, counts: Any, handle: Any, calibration: Calibration | None, step: float | None) -> Pair:
@@ -93,7 +98,18 @@ class Pair:
             step = handle.step if isinstance(handle, PhotonArray) else 0.0
         size = None if record is None else record.stored_bytes
         noise = NoiseModel(calibration.conversion_gain, calibration.zero_level)
-        return cls(raw, stored, noise, float(step), size)
+        plain = None
+        if record is not None and record.dithered and step:
+            plain = TransformParameters(noise.zero_level, noise.conversion_gain, step=float(step))
+        return cls(raw, stored, noise, float(step), size, plain)
+
+    def levels(self, raw: FloatArray, stored: FloatArray) -> FloatArray:
+        """What tells as much as the stored counts: themselves, or the plain codes where dither spreads them.
+
+        The offsets of the dither follow from the place, and so they are no information; the counts that they give do
+        not show it.
+        """
+        return stored if self.plain is None else rounded_codes(raw, self.plain)
 
     def __iter__(self) -> Iterator[tuple[int, FloatArray, FloatArray]]:
         """Number of the first frame, raw counts and stored counts of each block, in float64."""

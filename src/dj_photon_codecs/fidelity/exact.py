@@ -15,7 +15,8 @@ import numpy as np
 import numpy.typing as npt
 
 from .._typing import AnyArray, FloatArray
-from ..anscombe.codec_v2 import AnscombeTransformV2
+from ..anscombe.dithered import at_every_offset
+from ..anscombe.parameters import TransformParameters
 from ..errors import ConfigurationError
 
 #: Standard deviations of either law that are summed over; what lies beyond has a probability below 1e-14.
@@ -81,7 +82,8 @@ def exact_errors(
     step
         Quantisation in noise standard deviations.
     stored
-        What gives the stored counts for a uint16 array of raw ones; this package's transform when None.
+        What gives the stored counts for a uint16 array of raw ones, of the same shape or with an axis in front
+        for outcomes that are equally likely; this package's transform, at all its offsets, when None.
 
     Raises
     ------
@@ -95,7 +97,7 @@ def exact_errors(
             "be finite numbers above 0, and the read noise at least 0"
         )
     if stored is None:
-        codec = AnscombeTransformV2(
+        parameters = TransformParameters(
             zero_level=pedestal - conversion_gain * read_noise**2,
             conversion_gain=conversion_gain,
             encoded_dtype="int32",
@@ -103,7 +105,7 @@ def exact_errors(
         )
 
         def stored(counts: AnyArray) -> AnyArray:
-            return np.asarray(codec.decode(codec.encode(counts)))
+            return at_every_offset(counts, parameters)
 
     top = float(means.max())
     most = math.ceil(top + _REACH * math.sqrt(top) + _REACH * 2)  # the upper tail at small means is longer
@@ -135,6 +137,11 @@ def _moments_of_each(
     centres = pedestal + gain * n
     moments = np.empty((n.size, _MOMENTS))
     width = gain * read_noise
+    reach = _REACH * width + 1
+    lowest, highest = np.clip([centres[0] - reach, centres[-1] + reach], 0, _LARGEST_COUNT).astype(int).tolist()
+    every = np.arange(lowest, highest + 1).astype(np.uint16)
+    errors = np.atleast_2d(stored(every)).astype(np.float64) - every
+    mean_error, mean_square = errors.mean(axis=0), (errors**2).mean(axis=0)
     for index, centre in enumerate(centres.tolist()):
         if width == 0:
             counts, chance = np.rint([centre]), np.ones(1)
@@ -143,8 +150,8 @@ def _moments_of_each(
             edges = (np.append(counts, counts[-1] + 1) - 0.5 - centre) / (width * math.sqrt(2))
             chance = np.diff([math.erf(edge) for edge in edges.tolist()]) / 2
             chance /= chance.sum()
-        raw = np.clip(counts, 0, _LARGEST_COUNT).astype(np.uint16)
-        error = stored(raw).astype(np.float64) - raw
+        raw = np.clip(counts, lowest, highest).astype(np.int64)
+        error, square = mean_error[raw - lowest], mean_square[raw - lowest]
         about = raw - centres[0]
-        moments[index] = [chance @ each for each in (error, error**2, about, about**2, about * error)]
+        moments[index] = [chance @ each for each in (error, square, about, about**2, about * error)]
     return moments

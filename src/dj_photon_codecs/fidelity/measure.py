@@ -73,7 +73,7 @@ def fidelity_report(
         mean = np.broadcast_to(np.asarray(given, np.float64), raw.shape)
         sums.add(raw, stored, mean)
         residual.add(start, (stored - raw) / pair.noise.codec_sigma(mean), raw)
-        sample.add(start, mean, raw, stored)
+        sample.add(start, mean, raw, pair.levels(raw, stored))
     lossless_bits, bits = sample.bits()
     pixels = math.prod(pair.raw.shape)
     size = pair.stored_bytes

@@ -87,7 +87,8 @@ class FidelityReport:
     ratio, bits_per_pixel
         Bytes of raw counts per byte stored, and bits stored per pixel; None when the size is not known.
     limit_bits
-        Entropy of the stored counts given the mean [bits a pixel]: no coder of independent pixels does better.
+        Entropy of the stored counts given the mean [bits a pixel]: no coder of independent pixels does better. Where
+        they are dithered, that of plain codes of the same step.
     lossless_limit_bits
         The same of the raw counts.
     """

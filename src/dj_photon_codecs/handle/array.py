@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from ..storage.legacy import legacy_calibration, trusted_metadata
 from ..storage.location import Location, ProcessStore
 from ..storage.record import ATTRIBUTE, MovieRecord
 from ..storage.verify import VerificationReport, verify_chunks
+from .lazy import cached_property
 from .pipeline import CachedChunks, ReadingPipeline
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ class PhotonArray(_ZarrArray):
         return CachedChunks(ChunkReader(self._metadata, self._store))
 
     @cached_property
-    def _async_array(self) -> AsyncArray[Any]:  # type: ignore[override]  # a field there, made on demand here
+    def _async_array(self) -> AsyncArray[Any]:  # a field there, made on demand here
         array = AsyncArray(metadata=self._metadata, store_path=StorePath(self._store.get()))
         plain = array.codec_pipeline
         pipeline = ReadingPipeline(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,6 +10,7 @@ import numpy.typing as npt
 
 from ..anscombe.generalized import generalized_anscombe
 from ..anscombe.tables import apply_table
+from .lazy import cached_property
 
 if TYPE_CHECKING:
     from .array import PhotonArray

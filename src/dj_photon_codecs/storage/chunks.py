@@ -32,7 +32,7 @@ from .._zarr import (
     get_pipeline_class,
     zarr_dtype,
 )
-from ..errors import DamagedChunkError, MissingChunkError, PhotonCodecError, StorageError
+from ..errors import DamagedChunkError, MissingChunkError, PhotonCodecError
 from .location import ProcessStore
 
 #: In a shard's index: this chunk was not written.
@@ -269,13 +269,12 @@ class ChunkReader:
     async def _get(self, stored: Coords, byte_range: Any, coords: Coords) -> Buffer:
         """Bytes of an object; a missing object is named."""
         store: Store = self.store.get()
-        try:
-            payload = await store.get(self.key(stored), default_buffer_prototype(), byte_range)
-        except (FileNotFoundError, KeyError):
-            payload = None
-        except (OSError, ValueError) as error:
-            # a short object: stores differ in what they raise for a range beyond its end
-            raise StorageError(f"{self._describe(coords)} cannot be read: {error}") from error
+        # also a short object: stores differ in what they raise for a range beyond its end
+        with self.store.location.errors_named(f"{self._describe(coords)} cannot be read"):
+            try:
+                payload = await store.get(self.key(stored), default_buffer_prototype(), byte_range)
+            except (FileNotFoundError, KeyError):
+                payload = None
         if payload is None:
             raise MissingChunkError(f"{self._describe(coords)} is missing: was it deleted, or copied incompletely?")
         return payload

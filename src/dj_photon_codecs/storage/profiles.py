@@ -2,9 +2,11 @@
 
 | profile       | on disk                                              |
 |---------------|------------------------------------------------------|
-| ``standard``  | Anscombe codes, then the best compressor by trial    |
-| ``dense``     | Anscombe codes, then the entropy coder               |
-| ``portable``  | counts at the decoded levels, standard codecs only   |
+| ``standard``  | dithered Anscombe codes, then the best compressor by |
+|               | trial                                                |
+| ``dense``     | dithered Anscombe codes, then the entropy coder      |
+| ``portable``  | counts at the decoded levels, standard codecs only:  |
+|               | few levels, so without dither                        |
 | ``lossless``  | counts as inserted, then as ``standard``; the        |
 |               | entropy coder where ``dense`` was asked and it wins  |
 | ``anscombe-v1`` | what the anscombe-transform package reads          |
@@ -12,14 +14,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from enum import Enum
 from typing import Any
 
 import numpy as np
 
 from .._typing import AnyArray, ZarrFormat
-from ..anscombe.codec_v2 import AnscombeTransformV2
-from ..anscombe.codec_v3 import AnscombeTransformV3, DenseAnscombeTransformV3
+from ..anscombe.codec_v2 import AnscombeTransformV2, DitheredAnscombeV2
+from ..anscombe.codec_v3 import AnscombeTransformV3, DenseAnscombeTransformV3, DitheredAnscombeV3
+from ..anscombe.dithered import code_range, encode_dithered, fill_count
 from ..anscombe.parameters import TransformParameters
 from ..anscombe.transform import decode_codes, encode_counts, rounded_codes, smallest_code_dtype, top_of_range
 from ..calibration import Calibration
@@ -43,6 +47,14 @@ def check_profile(profile: object) -> str:
     return str(profile)
 
 
+class Levels(Enum):
+    """Where the counts of a movie lie before it is stored: what was stored once loses nothing when it is moved."""
+
+    ANYWHERE = "anywhere"
+    PLAIN = "on the levels of the plain transform"
+    DITHERED = "on the levels of the dithered transform, each at its place in the chunk"
+
+
 @dataclass(frozen=True)
 class Encoding:
     """How the counts of one movie become the array that zarr stores.
@@ -57,16 +69,26 @@ class Encoding:
         Of the array: the top of the range, which nobody takes for darkness.
     parameters
         The transform; None for lossless profiles.
+    dithered
+        Whether the stored counts lie on the levels of the dithered transform.
     """
 
     profile: str
     filters: tuple[Any, ...]
     fill_value: Any
     parameters: TransformParameters | None
+    dithered: bool = False
+
+    @property
+    def padding(self) -> Any:
+        """The count that fills up chunks at the edge of the array: one that has the same code at every offset."""
+        if self.dithered and self.filters and self.parameters and code_range(0, 0, self.parameters) == (0, 0):
+            return type(self.fill_value)(0)
+        return self.fill_value
 
     def prepared(self, counts: AnyArray) -> AnyArray:
         """What is handed to zarr for ``counts``: themselves, or for ``portable`` the decoded levels."""
-        if self.profile != "portable" or self.parameters is None:
+        if self.profile != "portable" or self.parameters is None or self.dithered:
             return counts
         levels = decode_codes(encode_counts(counts, self.parameters), self.parameters)
         return levels.astype(counts.dtype, copy=False)
@@ -77,7 +99,7 @@ class Encoding:
             return self.prepared(counts)
         if self.profile == "anscombe-v1":
             return legacy_codes(counts, self.parameters)
-        return encode_counts(counts, self.parameters)
+        return (encode_dithered if self.dithered else encode_counts)(counts, self.parameters)
 
 
 def plan_encoding(
@@ -87,6 +109,7 @@ def plan_encoding(
     calibration: Calibration,
     step: float,
     zarr_format: ZarrFormat,
+    levels: Levels = Levels.ANYWHERE,
 ) -> Encoding:
     """Choose the codecs of a movie.
 
@@ -104,6 +127,8 @@ def plan_encoding(
         Quantisation in noise standard deviations.
     zarr_format
         2 or 3.
+    levels
+        Where the counts lie: on levels of either transform, it is the one to store them with.
 
     Raises
     ------
@@ -127,7 +152,12 @@ def plan_encoding(
         decoded_dtype=decoded,
         step=step,
     )
-    low, high = (float(rounded_codes(edge, wide)) for edge in (values.low, values.high))
+    # Readers of the portable profile decode nothing, and dithered levels are too many for a compressor.
+    dithered = levels is Levels.DITHERED or (levels is Levels.ANYWHERE and profile != "portable")
+    if dithered:
+        low, high = code_range(values.low, values.high, wide)
+    else:
+        low, high = (float(rounded_codes(edge, wide)) for edge in (values.low, values.high))
     encoded = smallest_code_dtype(low, high)
     if encoded is None:
         raise CodeRangeError(
@@ -141,11 +171,13 @@ def plan_encoding(
         decoded_dtype=decoded,
         step=step,
     )
+    fill_value = (fill_count if dithered else top_of_range)(parameters, dtype)
     filters: tuple[Any, ...] = ()
     if profile in ("standard", "dense"):
-        v3_codec = DenseAnscombeTransformV3 if profile == "dense" else AnscombeTransformV3
-        filters = _v3_filters(parameters, v3_codec) if zarr_format == 3 else _v2_filters(parameters, dtype)
-    return Encoding(profile, filters, top_of_range(parameters, dtype), parameters)
+        filters = (
+            _v3_filters(parameters, profile, dithered) if zarr_format == 3 else _v2_filters(parameters, dtype, dithered)
+        )
+    return Encoding(profile, filters, fill_value, parameters, dithered)
 
 
 def _decoded_dtype(dtype: np.dtype[Any], values: ValueRange) -> str:
@@ -158,28 +190,15 @@ def _decoded_dtype(dtype: np.dtype[Any], values: ValueRange) -> str:
     return dtype.name
 
 
-def _v3_filters(parameters: TransformParameters, codec: type[AnscombeTransformV3]) -> tuple[Any, ...]:
-    return (
-        codec(
-            zero_level=parameters.zero_level,
-            conversion_gain=parameters.conversion_gain,
-            encoded_dtype=parameters.encoded_dtype,
-            decoded_dtype=parameters.decoded_dtype,
-            step=parameters.step,
-        ),
-    )
+def _v3_filters(parameters: TransformParameters, profile: str, dithered: bool) -> tuple[Any, ...]:
+    plain = DenseAnscombeTransformV3 if profile == "dense" else AnscombeTransformV3
+    return ((DitheredAnscombeV3 if dithered else plain)(**asdict(parameters)),)
 
 
-def _v2_filters(parameters: TransformParameters, dtype: np.dtype[Any]) -> tuple[Any, ...]:
+def _v2_filters(parameters: TransformParameters, dtype: np.dtype[Any], dithered: bool) -> tuple[Any, ...]:
     from numcodecs import AsType
 
-    transform = AnscombeTransformV2(
-        zero_level=parameters.zero_level,
-        conversion_gain=parameters.conversion_gain,
-        encoded_dtype=parameters.encoded_dtype,
-        decoded_dtype=parameters.decoded_dtype,
-        step=parameters.step,
-    )
+    transform = (DitheredAnscombeV2 if dithered else AnscombeTransformV2)(**asdict(parameters))
     if parameters.decoded_dtype == dtype.name:
         return (transform,)
     # zarr V2 passes no dtype to its filters: whole numbers in floating point take a cast of their own

@@ -45,6 +45,8 @@ class MovieRecord:
         Size of the movie as it was inserted.
     stored_bytes
         Size of the chunks in the store, without the metadata documents.
+    dithered
+        Whether the counts lie on the levels of the dithered transform, so that it codes them again without a loss.
     versions
         Of this package and of what wrote the bytes with it.
     format_version
@@ -56,6 +58,7 @@ class MovieRecord:
     calibration: Calibration
     original_bytes: int
     stored_bytes: int
+    dithered: bool = False
     versions: dict[str, str] = field(default_factory=lambda: dict(_current_versions()))
     format_version: int = FORMAT_VERSION
 
@@ -69,6 +72,7 @@ class MovieRecord:
             "original_bytes": self.original_bytes,
             "stored_bytes": self.stored_bytes,
             "versions": dict(self.versions),
+            **({"dithered": True} if self.dithered else {}),  # left out where the first release knew no such thing
         }
 
     @classmethod
@@ -93,6 +97,7 @@ class MovieRecord:
                 calibration=Calibration.from_dict(document["calibration"]),
                 original_bytes=int(document["original_bytes"]),
                 stored_bytes=int(document["stored_bytes"]),
+                dithered=bool(document.get("dithered", False)),
                 versions=dict(document["versions"]),
                 format_version=int(found),
             )

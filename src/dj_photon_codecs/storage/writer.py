@@ -10,16 +10,13 @@ import asyncio
 import itertools
 import math
 import warnings
-from concurrent.futures import Future
-from contextlib import suppress
+from concurrent.futures import Future, wait
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import zarr
-from zarr.abc.store import Store
 from zarr.codecs import Crc32cCodec
 from zarr.storage import MemoryStore
 
@@ -33,15 +30,16 @@ from .._zarr import (
     submit,
 )
 from ..calibration import Calibration
-from ..errors import CodeRangeError, ConfigurationError, DenseWarning, StorageError
+from ..errors import CodeRangeError, DenseWarning
 from ..sources import Source
 from .chunks import ChunkReader, Coords
 from .compression import bytes_codecs, choose_compressor, entropy_coder_pays, given_codecs
 from .layout import Layout, plan_layout
 from .location import Location, ProcessStore
-from .profiles import Encoding, plan_encoding
+from .profiles import Encoding, Levels, plan_encoding
 from .progress import progress_bar
 from .record import ATTRIBUTE, MovieRecord
+from .target import Target, all_or_nothing
 from .values import ValueRange, check_block, scan
 
 #: Pixels that compressors are tried on.
@@ -66,6 +64,8 @@ class WritePlan:
         Whether to use the entropy coder in place of a compressor, where it makes the movie smaller.
     step
         Quantisation in noise standard deviations; 0 when lossless.
+    levels
+        Where the counts lie.
     compressors
         Given by hand, or None for the best by trial.
     zarr_format
@@ -82,6 +82,7 @@ class WritePlan:
     profile: str
     entropy_coder: bool
     step: float
+    levels: Levels
     compressors: Any
     zarr_format: ZarrFormat
     negative_allowed: bool
@@ -105,23 +106,25 @@ def write_array(location: Location, plan: WritePlan) -> dict[str, Json]:
     StorageError
         When the store fails.
     """
-    with all_or_nothing(location) as store:
+    with all_or_nothing(location) as target:
         try:
-            return _write(store, location, plan, _encoding(plan))
+            return _write(target, plan, _encoding(plan))
         except CodeRangeError:
             if plan.source.in_memory:
                 raise
         # A frame outside the sample needs wider codes: look at the whole movie, and begin again.
-        submit(_clear(store)).result()
+        submit(target.clear()).result()
         values = scan(plan.source, negative_allowed=plan.negative_allowed)
-        return _write(store, location, plan, _encoding(replace(plan, values=values)))
+        return _write(target, plan, _encoding(replace(plan, values=values)))
 
 
 def _encoding(plan: WritePlan) -> Encoding:
-    return plan_encoding(plan.profile, plan.source.dtype, plan.values, plan.calibration, plan.step, plan.zarr_format)
+    return plan_encoding(
+        plan.profile, plan.source.dtype, plan.values, plan.calibration, plan.step, plan.zarr_format, plan.levels
+    )
 
 
-def _write(store: Store, location: Location, plan: WritePlan, encoding: Encoding) -> dict[str, Json]:
+def _write(target: Target, plan: WritePlan, encoding: Encoding) -> dict[str, Json]:
     """One pass through the movie with a decided encoding."""
     source = plan.source
     layout = plan_layout(source.shape, source.dtype.itemsize, plan.zarr_format)
@@ -129,7 +132,7 @@ def _write(store: Store, location: Location, plan: WritePlan, encoding: Encoding
     if encoding.profile == "dense" and "serializer" not in compression:
         encoding = _encoding(replace(plan, profile="standard"))
     metadata = _metadata(plan, encoding, layout, compression)
-    writer = _ObjectWriter(metadata, store, location)
+    writer = _ObjectWriter(metadata, target, encoding.padding)
     write = partial(_write_block, writer, layout, source.shape)
     stride = layout.object_shape[0]
     under_way: Future[int] | None = None
@@ -158,11 +161,12 @@ def _write(store: Store, location: Location, plan: WritePlan, encoding: Encoding
         calibration=plan.calibration,
         original_bytes=math.prod(source.shape) * source.dtype.itemsize,
         stored_bytes=stored_bytes,
+        dithered=encoding.dithered,
     )
-    return put_documents(store, replace(metadata, attributes={ATTRIBUTE: record.to_dict()}))
+    return put_documents(target, replace(metadata, attributes={ATTRIBUTE: record.to_dict()}))
 
 
-def put_documents(store: Store, metadata: ArrayMetadata) -> dict[str, Json]:
+def put_documents(target: Target, metadata: ArrayMetadata) -> dict[str, Json]:
     """Write the metadata documents of an array, which makes it an array."""
     documents = metadata_documents(metadata)
 
@@ -170,18 +174,19 @@ def put_documents(store: Store, metadata: ArrayMetadata) -> dict[str, Json]:
         buffers = metadata.to_buffer_dict(default_buffer_prototype())
         # the document that makes it an array comes last: in Zarr V2, after the attributes
         for key in sorted(buffers, key=lambda key: key in (".zarray", "zarr.json")):
-            await store.set(key, buffers[key])
+            await target.put(key, buffers[key])
 
     submit(put()).result()
     return documents
 
 
 def _settle(under_way: Future[int] | None) -> None:
-    """Stop a write that is under way, and wait until it has, so that cleaning up comes last."""
+    """Wait until a write that is under way has ended, so that cleaning up comes last.
+
+    It is not cancelled: that would not stop the thread that writes a file.
+    """
     if under_way is not None:
-        under_way.cancel()
-        with suppress(BaseException):
-            under_way.result()
+        wait([under_way])
 
 
 def _compression(plan: WritePlan, encoding: Encoding, layout: Layout) -> dict[str, Any]:
@@ -259,11 +264,11 @@ class _ObjectWriter:
     zarr's own way would fetch each shard before it writes it, and compress one chunk after the other.
     """
 
-    def __init__(self, metadata: ArrayMetadata, store: Store, location: Location) -> None:
-        self._reader = ChunkReader(metadata, ProcessStore(location))  # for its pipelines and its grid
+    def __init__(self, metadata: ArrayMetadata, target: Target, padding: Any) -> None:
+        self._reader = ChunkReader(metadata, ProcessStore(target.location))  # for its pipelines and its grid
         self._metadata = metadata
-        self._store = store
-        self._location = location
+        self._target = target
+        self._padding = padding
 
     async def write(self, stored: Coords, counts: AnyArray) -> int:
         """Write one object; gives its size in bytes."""
@@ -273,11 +278,7 @@ class _ObjectWriter:
         )
         payloads = await asyncio.gather(*(self._encode(counts, place) for place in places))
         content = payloads[0] if not self._sharded else await self._assemble(places, payloads)
-        key = self._reader.key(stored)
-        try:
-            await self._store.set(key, default_buffer_prototype().buffer.from_bytes(content))
-        except OSError as error:
-            raise StorageError(f"object {key!r} of {self._location.label} could not be written: {error}") from error
+        await self._target.put(self._reader.key(stored), default_buffer_prototype().buffer.from_bytes(content))
         return len(content)
 
     @property
@@ -285,11 +286,11 @@ class _ObjectWriter:
         return isinstance(self._metadata, ArrayV3Metadata) and isinstance(self._metadata.codecs[0], ShardingCodec)
 
     async def _encode(self, counts: AnyArray, place: Coords) -> bytes:
-        """The bytes of one inner chunk; what it has beyond the edge of the array is fill value, as in zarr."""
+        """The bytes of one inner chunk, filled up beyond the edge of the array with what is never read."""
         chunk_shape = self._reader.grid.chunk
         part = counts[tuple(slice(i * c, (i + 1) * c) for i, c in zip(place, chunk_shape, strict=True))]
         if part.shape != chunk_shape:
-            padded = np.full(chunk_shape, self._metadata.fill_value, counts.dtype)
+            padded = np.full(chunk_shape, self._padding, counts.dtype)
             padded[tuple(slice(n) for n in part.shape)] = part
             part = padded
         spec = self._reader.spec
@@ -309,61 +310,6 @@ class _ObjectWriter:
         return b"".join([*payloads, encoded])
 
 
-class all_or_nothing:
-    """A context with a writable store at a location: what was written in it goes when it fails.
-
-    Raises
-    ------
-    ConfigurationError
-        When something is stored there already; it is left as it is.
-    """
-
-    def __init__(self, location: Location) -> None:
-        self._location = location
-
-    def __enter__(self) -> Store:
-        self._store = self._location.open(read_only=False)
-        self._folders = _missing_folders(self._location)
-        if submit(_has_any(self._store)).result():
-            raise ConfigurationError(
-                f"{self._location.label} is not empty: a movie is never written over another; choose a new path, "
-                "or remove what is there"
-            )
-        return self._store
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        if error is None:
-            return
-        try:
-            submit(_clear(self._store)).result()
-        except Exception as failure:  # the first error is the one to raise; this one is told with it
-            error.add_note(f"what was written to {self._location.label} could not be removed: {failure}")
-        for folder in self._folders:
-            with suppress(OSError):  # not empty, or gone already
-                folder.rmdir()
-
-
-async def _clear(store: Store) -> None:
-    """Remove all that is stored there; nothing may be, when the first object was never written."""
-    with suppress(FileNotFoundError):
-        await store.clear()
-
-
-async def _has_any(store: Store) -> bool:
-    """Whether anything at all is stored there."""
-    async for _ in store.list():
-        return True
-    return False
-
-
-def _missing_folders(location: Location) -> list[Path]:
-    """The local folders that writing will make, innermost first."""
-    if location.filesystem is not None or location.given is not None:
-        return []
-    folder = Path(location.root)
-    return list(itertools.takewhile(lambda path: not path.exists(), [folder, *folder.parents]))
-
-
 def copy_objects(origin: ChunkReader, location: Location) -> None:
     """Copy a stored array byte for byte: its objects, then its metadata documents.
 
@@ -371,12 +317,14 @@ def copy_objects(origin: ChunkReader, location: Location) -> None:
     ------
     MissingChunkError
         When the original lacks an object; nothing is left of the copy.
+    StorageError
+        When one of the two stores fails.
     """
 
-    async def copy(stored: Coords, store: Store) -> None:
-        await store.set(origin.key(stored), await origin.payload(stored))
+    async def copy(stored: Coords, target: Target) -> None:
+        await target.put(origin.key(stored), await origin.payload(stored))
 
-    with all_or_nothing(location) as store:
+    with all_or_nothing(location) as target:
         for stored in origin.grid.all_objects():
-            submit(copy(stored, store)).result()
-        put_documents(store, origin.metadata)
+            submit(copy(stored, target)).result()
+        put_documents(target, origin.metadata)
