@@ -24,7 +24,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from 
         pytest.param(
             "fidelity",
             "--frames 60 --size 64 --redraws 1 --gains 1 --recordings one_photon_miniscope --pictures {folder}",
-            6 + 4 + 6 + 3,
+            6 + 4 + 6 + 3 + 3,
             id="fidelity",
         ),
         pytest.param("rows", "--rows 3 --repeat 1", 4, id="rows"),
