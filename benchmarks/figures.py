@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,11 +19,24 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from dj_photon_codecs import Calibration, DitheredAnscombeV2, PhotonArray, calibrate, write_movie
-from dj_photon_codecs.simulation import presets, simulate
+from dj_photon_codecs.simulation import Spec, presets, simulate
 
 #: Pictures are of the same width as the text, so that their letters are of its size on a screen.
 _WIDTH = 9.0
 _RAW, _STORED = "0.45", "C0"
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How large the recordings are, and how many counts a mean is of."""
+
+    size: int
+    frames: int
+    draws: int
+
+    def spec(self) -> Spec:
+        """The recording that is drawn."""
+        return presets.two_photon_raster(seed=1, height_px=self.size, width_px=self.size, n_frames=self.frames)
 
 
 def coded(counts: Any, gain: float, zero_level: float, step: float = 0.5) -> Any:
@@ -31,7 +45,7 @@ def coded(counts: Any, gain: float, zero_level: float, step: float = 0.5) -> Any
     return codec.decode(codec.encode(counts))
 
 
-def transform(folder: Path) -> None:
+def transform(folder: Path, scale: Scale) -> None:
     """Counts to codes, the step beside the noise, and what the dither does to a mean."""
     gain, zero = 30.0, 100.0
     photons = np.linspace(0, 60, 600)
@@ -60,7 +74,7 @@ def transform(folder: Path) -> None:
     fixed, dithered = [], []
     plain = FixedEdges(gain, zero)
     for mean in means:
-        raw = (zero + gain * rng.poisson(mean, 400_000)).astype(np.uint16)
+        raw = (zero + gain * rng.poisson(mean, scale.draws)).astype(np.uint16)
         unit = gain * np.sqrt(mean)
         fixed.append((plain(raw).mean() - raw.mean()) / unit)
         dithered.append((coded(raw, gain, zero).mean() - raw.mean()) / unit)
@@ -85,12 +99,12 @@ class FixedEdges:
         return self._codec.decode(self._codec.encode(counts))
 
 
-def transfer_curves(folder: Path) -> None:
+def transfer_curves(folder: Path, scale: Scale) -> None:
     """Photon transfer curves: a good one, one with a saturated end, one that is not of raw counts."""
-    spec = presets.two_photon_raster(seed=1, height_px=128, width_px=128, n_frames=200)
+    spec = scale.spec()
     recorded = np.asarray(simulate(spec).observed)
     rng = np.random.default_rng(0)
-    light = np.linspace(2, 60, 128) * np.ones((120, 128, 1))
+    light = np.linspace(2, 60, 128) * np.ones((scale.frames, 128, 1))
     raw = 100 + 10 * rng.poisson(light).astype(float)
     bent = np.rint(10 * (raw - 100) ** 0.7).astype(np.uint16)
     panels = (
@@ -122,9 +136,9 @@ def transfer_curve(axis: Any, noise: Calibration) -> None:
     axis.set(xlabel="mean [ADU]", ylabel="variance [ADU$^2$]")
 
 
-def raw_and_stored(folder: Path) -> None:
+def raw_and_stored(folder: Path, scale: Scale) -> None:
     """A frame of a recording, what comes back, the difference in units of the noise, and a cell's trace."""
-    recording = simulate(presets.two_photon_raster(seed=1, height_px=128, width_px=128, n_frames=200))
+    recording = simulate(scale.spec())
     raw = np.asarray(recording.observed)
     with tempfile.TemporaryDirectory() as place:
         stored = write_movie(Path(place) / "movie", raw, profile="dense")
@@ -183,9 +197,13 @@ def main() -> None:
     """Draw them all."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=Path, default=Path(__file__).parents[1] / "docs" / "guide" / "img")
-    folder = parser.parse_args().pictures
+    parser.add_argument("--size", type=int, default=128, help="pixels of a side")
+    parser.add_argument("--frames", type=int, default=200)
+    parser.add_argument("--draws", type=int, default=400_000, help="counts of each mean")
+    options = parser.parse_args()
+    scale = Scale(options.size, options.frames, options.draws)
     for draw in (transform, transfer_curves, raw_and_stored):
-        draw(folder)
+        draw(options.pictures, scale)
 
 
 if __name__ == "__main__":
