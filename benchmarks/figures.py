@@ -165,12 +165,17 @@ def draw_raw_and_stored(raw: Any, stored: PhotonArray, picture: Path) -> None:
         height_ratios=[2, 1],
         layout="constrained",
     )
-    grey = {"cmap": "gray", "vmin": np.percentile(raw[frame], 1), "vmax": np.percentile(raw[frame], 99.7)}
+    grey = {
+        "interpolation": "nearest",
+        "cmap": "gray",
+        "vmin": np.percentile(raw[frame], 1),
+        "vmax": np.percentile(raw[frame], 99.7),
+    }
     axes["raw"].imshow(raw[frame], **grey)
     axes["raw"].set_title(f"recorded: {raw.nbytes / 1e6:.1f} MB")
     axes["stored"].imshow(back[frame], **grey)
     axes["stored"].set_title(f"stored: {raw.nbytes / stored.compression_ratio / 1e6:.1f} MB")
-    shown = axes["error"].imshow(error, cmap="RdBu_r", vmin=-1, vmax=1)
+    shown = axes["error"].imshow(error, interpolation="nearest", cmap="RdBu_r", vmin=-1, vmax=1)
     axes["error"].set_title("stored - recorded")
     figure.colorbar(shown, ax=axes["error"], label="noise standard deviations", shrink=0.85)
     for name in ("raw", "stored", "error"):
@@ -188,7 +193,7 @@ def draw_raw_and_stored(raw: Any, stored: PhotonArray, picture: Path) -> None:
 def save(figure: Any, path: Path) -> None:
     """Write a picture on white, which is readable on pages of any colour."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, facecolor="white")
+    figure.savefig(path, dpi=110, facecolor="white", pil_kwargs={"optimize": True})
     plt.close(figure)
     print(path.name)
 
