@@ -22,7 +22,7 @@ from dj_photon_codecs import Calibration, DitheredAnscombeV2, PhotonArray, calib
 from dj_photon_codecs.simulation import Spec, presets, simulate
 
 #: Pictures are of the same width as the text, so that their letters are of its size on a screen.
-_WIDTH = 9.0
+_WIDTH = 7.4
 _RAW, _STORED = "0.45", "C0"
 
 
@@ -60,13 +60,13 @@ def transform(folder: Path, scale: Scale) -> None:
         edge = 2 / 0.5 * (np.sqrt(spread + 3 / 8) - np.sqrt(3 / 8))
         left.fill_between(zero + gain * spread, 0, edge, color="C1", alpha=0.25, lw=0)
         left.fill_betweenx(edge, 0, zero + gain * spread, color="C1", alpha=0.25, lw=0)
-    left.set(title="one width of noise becomes\none number of codes", xlabel="counts [ADU]", ylabel="code")
+    left.set(title="one width of noise,\none number of codes", xlabel="counts [ADU]", ylabel="code")
     left.set(xlim=(0, counts[-1]), ylim=(0, codes[-1]))
 
     middle.plot(photons, sigma, color=_RAW, label="noise of a count")
     middle.plot(photons, 0.5 * sigma, color=_STORED, label="step: half of it")
     middle.plot(photons, 0.25 * sigma, color=_STORED, ls=":", label="largest change")
-    middle.set(title="steps grow with the noise", xlabel="photons", ylabel="counts [ADU]", ylim=(0, None))
+    middle.set(title="steps grow\nwith the noise", xlabel="photons", ylabel="counts [ADU]", ylim=(0, None))
     middle.legend(fontsize="small")
 
     rng = np.random.default_rng(0)
@@ -80,7 +80,7 @@ def transform(folder: Path, scale: Scale) -> None:
         dithered.append((coded(raw, gain, zero).mean() - raw.mean()) / unit)
     right.plot(means, fixed, "o-", ms=3, color=_RAW, label="fixed edges (portable)")
     right.plot(means, dithered, "o-", ms=3, color=_STORED, label="with dither")
-    right.set(title="mean of many stored counts,\nless that of the raw ones", xlabel="photons")
+    right.set(title="change of the mean\nof many counts", xlabel="photons")
     right.set(ylabel="noise standard deviations", ylim=(-0.15, 0.15))
     right.legend(fontsize="small")
     save(figure, folder / "transform.png")
@@ -106,11 +106,11 @@ def transfer_curves(folder: Path, scale: Scale) -> None:
     rng = np.random.default_rng(0)
     light = np.linspace(2, 60, 128) * np.ones((scale.frames, 128, 1))
     raw = 100 + 10 * rng.poisson(light).astype(float)
-    bent = np.rint(10 * (raw - 100) ** 0.7).astype(np.uint16)
+    bent = np.rint(20 * np.sqrt(raw - 100)).astype(np.uint16)
     panels = (
-        ("a recording: a straight line", recorded),
-        ("a saturated sensor: it falls", np.minimum(raw, 520).astype(np.uint16)),
-        ("a gamma curve: it bends", bent),
+        ("recording: straight", recorded),
+        ("saturated: it falls", np.minimum(raw, 520).astype(np.uint16)),
+        ("a gamma curve: no rise", bent),
     )
     figure, axes = plt.subplots(1, 3, figsize=(_WIDTH, 3.3), layout="constrained")
     for axis, (title, movie) in zip(axes, panels, strict=True):
@@ -132,8 +132,8 @@ def transfer_curve(axis: Any, noise: Calibration) -> None:
             axis.annotate("zero level", (noise.zero_level, 0), (0.3, 0.06), textcoords="axes fraction",
                           arrowprops={"arrowstyle": "->"}, va="center")  # fmt: skip
             axis.text(0.95, 0.3, f"slope = gain\n= {noise.conversion_gain:.1f}", transform=axis.transAxes, ha="right")
-        axis.legend(fontsize="small", loc="upper left")
-    axis.set(xlabel="mean [ADU]", ylabel="variance [ADU$^2$]")
+        axis.legend(fontsize="small", loc="upper left" if noise.reliable else "lower left")
+    axis.set(xlabel="mean [ADU]", ylabel="variance [ADU$^2$]", ylim=(min(0, axis.get_ylim()[0]), None))
 
 
 def raw_and_stored(folder: Path, scale: Scale) -> None:
@@ -193,7 +193,7 @@ def draw_raw_and_stored(raw: Any, stored: PhotonArray, picture: Path) -> None:
 def save(figure: Any, path: Path) -> None:
     """Write a picture on white, which is readable on pages of any colour."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110, facecolor="white", pil_kwargs={"optimize": True})
+    figure.savefig(path, dpi=130, facecolor="white", pil_kwargs={"optimize": True})
     plt.close(figure)
     print(path.name)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import struct
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -57,7 +58,8 @@ class Reference:
 
     # Encoding
 
-    def encode(self, x: int | float) -> int:
+    def check(self, x: int | float) -> None:
+        """Cases 1 to 3."""
         if isinstance(x, float) and not math.isfinite(x):
             raise SpecError("NaN or infinite")
         whole = self.decoded_dtype in INTEGER_RANGES
@@ -70,6 +72,9 @@ class Reference:
         largest = max(abs(float(x)), abs(self.zero_level))
         if not largest * 2.0**-51 <= 0.001 * max(self.step * self.sigma(x), 1.0 if whole else 0.0):
             raise SpecError("not resolved")
+
+    def encode(self, x: int | float) -> int:
+        self.check(x)
         code = self.code(x)
         low, high = INTEGER_RANGES[self.encoded_dtype]
         high = {"int64": 2**63 - 1024, "uint64": 2**64 - 2048}.get(self.encoded_dtype, high)
@@ -79,17 +84,21 @@ class Reference:
 
     # Decoding to integers
 
-    def first(self, c: float) -> int:
+    def smallest_where(self, holds: Callable[[int], bool]) -> int:
+        """The smallest integer from which on `holds` is true; one more than the largest if there is none."""
         low, high = INTEGER_RANGES[self.decoded_dtype]
-        if self.code(high) < c:
+        if not holds(high):
             return high + 1
         while low < high:
             middle = (low + high) // 2
-            if self.code(middle) >= c:
+            if holds(middle):
                 high = middle
             else:
                 low = middle + 1
         return high
+
+    def first(self, c: float) -> int:
+        return self.smallest_where(lambda n: self.code(n) >= c)
 
     @cached_property
     def phase(self) -> int:
@@ -124,8 +133,10 @@ class Reference:
             m = (low + high - 1) // 2
         else:
             m = (low + high + 1) // 2
-        if not low < self.zero_level < high:
-            return m
+        return self.bisected(low, m) if low < self.zero_level < high else m
+
+    def bisected(self, low: int, m: int) -> int:
+        """The highest count up to `m` that is no further from `low` than the bound allows."""
         a, b = low, m
         while a < b:
             t = (a + b + 1) // 2
@@ -144,22 +155,21 @@ class Reference:
         return self.zero_level + self.conversion_gain * (r * r - 0.375)
 
     def decode_float(self, c: int) -> float:
-        limit, letter = FLOATS[self.decoded_dtype]
-        zero, gain = self.zero_level, self.conversion_gain
+        limit = FLOATS[self.decoded_dtype][0]
         low = self.inverse((float(c) - 0.5) + self.f(0.0))
         high = self.inverse((float(c) + 0.5) + self.f(0.0))
         m = min(max((low + high) / 2, -limit), limit)
-        if low < zero < high:
-            h = self.step / 2
-            d = (zero - low) / gain
-            r = h / 2 + math.sqrt(max((h * h / 4 + 0.375) - d, 0.0))
-            below = h * math.sqrt(0.375)
-            m = min(m, zero + gain * (r * r - 0.375 if d < below else below - d))
-        try:
-            rounded: float = struct.unpack(letter, struct.pack(letter, m))[0]
-        except OverflowError:  # struct refuses where IEEE 754 gives infinity
-            return math.copysign(math.inf, m)
-        return rounded
+        if low < self.zero_level < high:
+            m = min(m, self.highest(low))
+        return rounded_to(m, self.decoded_dtype)
+
+    def highest(self, low: float) -> float:
+        """The highest count that is no further from `low`, the lower edge of its bin, than the bound allows."""
+        h = self.step / 2
+        d = (self.zero_level - low) / self.conversion_gain
+        r = h / 2 + math.sqrt(max((h * h / 4 + 0.375) - d, 0.0))
+        below = h * math.sqrt(0.375)
+        return self.zero_level + self.conversion_gain * (r * r - 0.375 if d < below else below - d)
 
     def decode(self, c: int) -> float:
         return self.decode_integer(c) if self.decoded_dtype in INTEGER_RANGES else self.decode_float(c)
@@ -181,6 +191,16 @@ class Reference:
             except SpecError:
                 continue
         return self.decode(max(highest, 0))
+
+
+def rounded_to(value: float, dtype: str) -> float:
+    """The number of the floating-point `dtype` nearest to `value`, halves to even."""
+    letter = FLOATS[dtype][1]
+    try:
+        rounded: float = struct.unpack(letter, struct.pack(letter, value))[0]
+    except OverflowError:  # struct refuses where IEEE 754 gives infinity
+        return math.copysign(math.inf, value)
+    return rounded
 
 
 def rint(value: float) -> float:

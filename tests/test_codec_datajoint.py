@@ -244,7 +244,8 @@ def test_populate_in_two_processes_writes_movies(pipeline: Pipeline) -> None:
     outcome = populate_in_two_processes(Corrected)
     assert (outcome["success_count"], outcome["error_list"]) == (3, [])
     flipped = (Corrected & "recording=2").fetch1("movie")
-    assert (flipped[:] == (Recording & "recording=2").fetch1("movie")[:][:, ::-1]).all()
+    # quantised once more: its pixels have other places now
+    assert_within_bound(flipped, (Recording & "recording=2").fetch1("movie")[:][:, ::-1])
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from zarr.abc.store import Store
 from zarr.storage import LocalStore, MemoryStore, WrapperStore
 
 import killed
-from dj_photon_codecs import InvalidMovieError, StorageError, open_movie, write_movie
+from dj_photon_codecs import InvalidMovieError, PhotonCodec, StorageError, open_movie, write_movie
 from dj_photon_codecs.storage.target import Target
 from services import open_pipeline
 
@@ -87,10 +87,22 @@ def test_a_full_disk_leaves_no_row(small_disk: Path, postgres: Any) -> None:
             movie : <photon@imaging>
             """
 
-        with pytest.raises(StorageError, match="No space left on device"):
+        with pytest.raises(StorageError, match=r"No space left on device.*\(store 'imaging'\)"):
             Recording.insert1({"recording": 1, "movie": killed.movie()})
         assert len(Recording()) == 0
         assert pipeline.objects() == []
+
+
+def test_a_store_whose_folder_is_gone_is_named(tmp_path: Path) -> None:
+    """DataJoint looks for the folder when the store is used, and its own error does not say which store it is."""
+    config = dj.settings.Config()
+    config.stores = {"default": "imaging", "imaging": {"protocol": "file", "location": str(tmp_path / "unmounted")}}
+    context = {"schema": "lab", "table": "recording", "field": "movie", "config": config}
+    with pytest.raises(
+        StorageError, match=f"store 'imaging' cannot be used: FileNotFoundError: .*{tmp_path}/unmounted"
+    ):
+        PhotonCodec().encode(killed.movie(), key={"recording": 1}, context=context, store_name="imaging")
+    assert list(tmp_path.iterdir()) == []
 
 
 @posix

@@ -16,6 +16,7 @@ import pytest
 from data.make_golden import GOLDEN, SUMS, V1
 from dj_photon_codecs import PhotonArray, PhotonCodec, open_movie
 from spec_reference import Reference
+from spec_reference_dithered import DitheredReference
 from spec_reference_layout import checksums, digest
 
 SPEC = Path(__file__).parents[1] / "docs" / "spec"
@@ -42,6 +43,17 @@ NAMES = (
     "v1_dense_lossless",
     "v1_checksums",
     "v1_checksums_zarr2",
+    "v1_dithered_uint16",
+    "v1_dithered_int16_negative",
+    "v1_dithered_float32_whole",
+    "v1_dithered_float32_real",
+    "v1_dithered_zarr2",
+    "v1_dithered_steep",
+    "v1_dithered_shard_edges",
+    "v1_dithered_split_frames",
+    "v1_dithered_codes_16bit",
+    "v1_dithered_dense",
+    "v1_dithered_dense_16bit",
 )
 
 
@@ -111,9 +123,20 @@ def test_a_row_of_then_gives_a_handle_now(name: str, as_text: bool) -> None:
     assert stored == open_movie(GOLDEN / name / "movie.zarr")  # a row and the store say the same
 
 
+def places_in_chunks(document: dict[str, Any]) -> np.ndarray[Any, Any]:
+    """The place `n` of each count in its inner chunk, in C order, from the stored metadata."""
+    [metadata] = document["zarr"].values()
+    if metadata["zarr_format"] == 2:
+        chunk = metadata["chunks"]
+    else:
+        chunk = metadata["codecs"][0]["configuration"]["chunk_shape"]
+    coordinates = [index % size for index, size in zip(np.indices(metadata["shape"]), chunk, strict=True)]
+    return np.asarray(np.ravel_multi_index(coordinates, chunk))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_its_counts_are_what_the_specification_says(name: str) -> None:
-    """No product code: the expected counts follow from docs/spec/anscombe.md, and so does what was inserted."""
+    """No product code: what was inserted and the expected counts follow from the pages in docs/spec."""
     counts = np.load(GOLDEN / name / "counts.npy")
     np.testing.assert_array_equal(counts, V1[name].counts())
     document = json.loads((GOLDEN / name / "row.json").read_text())
@@ -124,7 +147,16 @@ def test_its_counts_are_what_the_specification_says(name: str) -> None:
     model = document["calibration"]
     whole = counts.dtype.kind == "f" and bool((counts == np.rint(counts)).all())
     decoded = "uint16" if whole else counts.dtype.name
-    reference = Reference(model["zero_level"], model["conversion_gain"], document["step"], "int64", decoded)
+    settings = model["zero_level"], model["conversion_gain"], document["step"], "int64", decoded
+    if document.get("dithered"):
+        dithered = DitheredReference(*settings)
+        levels = [
+            dithered.decode_at(dithered.encode_at(count, n), n)
+            for count, n in zip(counts.ravel().tolist(), places_in_chunks(document).ravel().tolist(), strict=True)
+        ]
+        np.testing.assert_array_equal(wanted, np.array(levels).reshape(counts.shape).astype(counts.dtype))
+        return
+    reference = Reference(*settings)
     distinct, places = np.unique(counts, return_inverse=True)
     levels = [reference.decode(reference.encode(count)) for count in distinct.tolist()]
     np.testing.assert_array_equal(wanted, np.array(levels)[places].reshape(counts.shape).astype(counts.dtype))

@@ -7,6 +7,7 @@ what makes a handle without asking the store. Options of a column are class attr
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any, ClassVar, TypeGuard
 
 import datajoint as dj
@@ -15,7 +16,7 @@ from datajoint.errors import DataJointError
 from datajoint.storage import StorageBackend
 
 from ._typing import Json, ZarrFormat
-from .errors import FormatError
+from .errors import FormatError, StorageError
 from .handle import PhotonArray
 from .movies import PhotonMovie, WriteOptions, check_options, write_to
 from .sources import as_source
@@ -115,7 +116,7 @@ class PhotonCodec(SchemaCodec):  # type: ignore[misc]  # DataJoint ships no type
             nonlocal path
             where = facts["schema"], facts["table"], facts["field"], primary_key
             path, _ = self._build_path(*where, ext=".zarr", store_name=name, config=config)
-            return _location(self._get_backend(name, config=config), path)
+            return self._location(path, name, config)
 
         stored = write_to(place, value, self._options())
         assert stored.record is not None
@@ -136,8 +137,19 @@ class PhotonCodec(SchemaCodec):  # type: ignore[misc]  # DataJoint ships no type
         where = f"the row of a <{self.name}> column"
         row = _checked_row(stored, where)
         record = MovieRecord.from_dict(row, where)
-        backend = self._get_backend(row[_STORE], config=_facts(key, context)[0]["config"])
-        return PhotonArray(_location(backend, row[_PATH]), with_record(row[_METADATA], record), record)
+        location = self._location(row[_PATH], row[_STORE], _facts(key, context)[0]["config"])
+        return PhotonArray(location, with_record(row[_METADATA], record), record)
+
+    def _location(self, path: str, store_name: str, config: Any) -> Location:
+        """The folder of a movie on a DataJoint store."""
+        try:
+            backend: StorageBackend = self._get_backend(store_name, config=config)
+        except OSError as error:  # DataJoint looks for the folder of a file store
+            raise StorageError(f"store {store_name!r} cannot be used: {type(error).__name__}: {error}") from error
+        full = backend._full_path(path)
+        if backend.protocol == "file":
+            return replace(Location.of(full), store_name=store_name)
+        return Location(backend.get_url(path), full, backend.fs, store_name=store_name)
 
 
 class PhotonPortableCodec(PhotonCodec):
@@ -187,14 +199,6 @@ def resolved_store_name(store_name: str | None, config: Any) -> str:
             'dj.config.stores["default"], or declare the column as <photon@NAME>'
         )
     return default
-
-
-def _location(backend: StorageBackend, path: str) -> Location:
-    """The folder of a movie on a DataJoint store."""
-    full = backend._full_path(path)
-    if backend.protocol == "file":
-        return Location.of(full)
-    return Location(label=backend.get_url(path), root=full, filesystem=backend.fs)
 
 
 def _checked_row(stored: Any, where: str) -> Json:

@@ -291,6 +291,8 @@ def open_movie(store: Any) -> PhotonArray:
     ------
     FormatError
         When there is no array, or one of a newer format version, or its metadata was altered after it was written.
+    StorageError
+        When the store cannot be read.
     """
     location = Location.of(store)
     documents = submit(read_documents(location)).result()

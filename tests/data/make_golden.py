@@ -104,7 +104,23 @@ V1 = {
     "v1_checksums_zarr2": Golden(
         "uint16", (11, 13, 17), 0, 2000, (10.0, 0.0), {"zarr_format": 2}, chunk_pixels=3 * 13 * 17
     ),
+    "v1_dithered_dense": Golden(
+        "uint16", (10, 32, 32), 200, 3000, (100.0, 157.3), {"profile": "dense"}, chunk_pixels=1 << 12, noise=90
+    ),
+    "v1_dithered_dense_16bit": Golden(
+        "int16", (8, 32, 32), -900, 20000, (1.0, -1000.0), {"profile": "dense"}, chunk_pixels=1 << 13, noise=30
+    ),
     "v1_blosc": Golden("uint16", (8, 16, 16), 0, 8000, (100.0, 157.3), {"compressors": BLOSC}),
+    # from here on with the dithered transform; those above with the plain one
+    "v1_dithered_uint16": Golden("uint16", (8, 16, 16), 0, 8000, (100.0, 157.3)),
+    "v1_dithered_int16_negative": Golden("int16", (8, 16, 16), -90, 3000, (3.0, -40.5)),
+    "v1_dithered_float32_whole": Golden("float32", (8, 16, 16), 0, 4000, (20.0, 100.0)),
+    "v1_dithered_float32_real": Golden("float32", (8, 16, 16), 0, 99.5, (0.8, 2.5)),
+    "v1_dithered_zarr2": Golden("uint16", (8, 16, 16), 0, 8000, (100.0, 157.3), {"zarr_format": 2}),
+    "v1_dithered_steep": Golden("int32", (8, 16, 16), -20, 900, (0.5, 3.0)),
+    "v1_dithered_shard_edges": Golden("uint16", (11, 13, 17), 0, 2000, (10.0, 0.0), {}, chunk_pixels=3 * 13 * 17),
+    "v1_dithered_split_frames": Golden("uint16", (3, 31, 17), 0, 2000, (10.0, 0.0), {}, chunk_pixels=200),
+    "v1_dithered_codes_16bit": Golden("uint16", (8, 16, 16), 0, 65535, (1.0, 0.0)),
 }
 
 

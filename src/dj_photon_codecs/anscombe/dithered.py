@@ -54,7 +54,10 @@ def steep_below(parameters: TransformParameters) -> float | None:
     scale = parameters.step * parameters.conversion_gain
     if np.dtype(parameters.decoded_dtype).kind == "f" or scale * math.sqrt(0.375) >= 1.0:
         return None
-    return parameters.zero_level + parameters.conversion_gain * (1.0 / (scale * scale) - 0.375)
+    square = scale * scale
+    if square == 0.0:  # underflow: every count has a code of its own
+        return math.inf
+    return parameters.zero_level + parameters.conversion_gain * (1.0 / square - 0.375)
 
 
 def dither_signal(counts: npt.ArrayLike, parameters: TransformParameters) -> FloatArray:
@@ -68,7 +71,8 @@ def _uncentred(counts: npt.ArrayLike, parameters: TransformParameters) -> FloatA
     edge = steep_below(parameters)
     if edge is None:
         return scaled_signal(values, parameters)
-    above = edge + (scaled_signal(values, parameters) - scaled_signal(edge, parameters))
+    with np.errstate(invalid="ignore"):  # where there is no edge
+        above = edge + (scaled_signal(values, parameters) - scaled_signal(edge, parameters))
     return np.where(values <= edge, values, above)
 
 

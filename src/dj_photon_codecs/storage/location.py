@@ -43,12 +43,15 @@ class Location:
         None for local paths. Carries the credentials, and so is kept out of the repr.
     given
         The store object itself, when the caller brought one.
+    store_name
+        What the configuration calls the store that it is in, where there is one; errors tell it.
     """
 
     label: str
     root: str = field(repr=False)
     filesystem: Any = field(default=None, repr=False, compare=False)
     given: Store | None = field(default=None, repr=False, compare=False)
+    store_name: str | None = field(default=None, repr=False, compare=False)
 
     @classmethod
     def of(cls, target: object) -> Location:
@@ -117,6 +120,7 @@ class Location:
         except Exception as error:  # OSError, botocore's, aiohttp's, a cloud library's: they have no common base
             secrets = self._secrets()
             cause = ": ".join(filter(None, (type(error).__name__, str(error))))
+            cause += f" (store {self.store_name!r})" if self.store_name else ""
             told = "".join(traceback.format_exception(error))
             harmless = _shown(told, secrets) == told
             raise StorageError(_shown(f"{failed}: {cause}", secrets)) from (error if harmless else None)

@@ -144,7 +144,9 @@ def plan_encoding(
         legacy = legacy_parameters(dtype, values, calibration, step, zarr_format)
         # this format does not transform the fill value: it has to be a code as well
         return Encoding(profile, (legacy_filter(legacy, zarr_format),), dtype.type(np.iinfo("uint8").max), legacy)
-    decoded = _decoded_dtype(dtype, values)
+    # Readers of the portable profile decode nothing, and dithered levels are too many for a compressor.
+    dithered = levels is Levels.DITHERED or (levels is Levels.ANYWHERE and profile != "portable")
+    decoded = _decoded_dtype(dtype, values, dithered)
     wide = TransformParameters(
         zero_level=calibration.zero_level,
         conversion_gain=calibration.conversion_gain,
@@ -152,8 +154,6 @@ def plan_encoding(
         decoded_dtype=decoded,
         step=step,
     )
-    # Readers of the portable profile decode nothing, and dithered levels are too many for a compressor.
-    dithered = levels is Levels.DITHERED or (levels is Levels.ANYWHERE and profile != "portable")
     if dithered:
         low, high = code_range(values.low, values.high, wide)
     else:
@@ -180,11 +180,16 @@ def plan_encoding(
     return Encoding(profile, filters, fill_value, parameters, dithered)
 
 
-def _decoded_dtype(dtype: np.dtype[Any], values: ValueRange) -> str:
-    """The dtype in which levels are computed: integers for whole-numbered movies of any dtype that holds them all."""
+def _decoded_dtype(dtype: np.dtype[Any], values: ValueRange, dithered: bool) -> str:
+    """The dtype in which levels are computed: integers for whole-numbered movies of any dtype that holds them all.
+
+    The highest stored count may lie above the highest raw one and ask for the next wider dtype when the movie is
+    moved. The dithered levels of all unsigned dtypes are the same, and so are those of all signed ones.
+    """
     if dtype.kind != "f" or not values.whole or max(values.high, -values.low) > 2.0 ** np.finfo(dtype).nmant:
         return dtype.name
-    for name in ("uint16", "int32", "int64"):
+    unsigned = dithered and values.low >= 0
+    for name in ("uint16", "uint32", "uint64") if unsigned else ("uint16", "int32", "int64"):
         if np.iinfo(name).min <= values.low and values.high <= np.iinfo(name).max // 2:
             return name
     return dtype.name

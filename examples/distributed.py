@@ -1,0 +1,156 @@
+"""One pipeline on several processes, one movie on a cluster, and what that comes to for 100 TB.
+
+    pip install "dj-photon-codecs[examples]"
+    python examples/distributed.py
+
+The workers are processes of their own that share nothing but the database and the stores, as they would on machines of
+their own: each runs this file with ``--worker``, and DataJoint's job tables see to it that no two do the same.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from _setup import parser, place  # first: it says which package is missing
+
+# isort: split
+
+import numpy as np
+from calcium_imaging import ROI, MotionCorrected, Profile, Recording, Trace, record, schema
+from dask.distributed import Client, LocalCluster
+
+from dj_photon_codecs import calibrate, open_movie, write_movie
+
+TABLES = (Recording, MotionCorrected, ROI, Trace)
+Profile.contents = Profile.contents[:1]  # nothing is compared here
+PATIENCE = 600  # seconds after which the workers are given up
+
+
+# --8<-- [start:worker]
+def work(schema_name: str) -> None:
+    """What each worker does, on whatever machine: take a job, do it, until there is none left."""
+    schema.activate(schema_name)
+    made = dict.fromkeys((table.__name__ for table in TABLES), 0)
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        for table in TABLES:
+            done = table.populate(reserve_jobs=True, suppress_errors=True, max_calls=1)
+            made[table.__name__] += done["success_count"]
+        if not any(left(table) for table in TABLES):
+            break
+        time.sleep(0.2)  # what is left waits for the other workers' results
+    print(" ".join(f"{name}={count}" for name, count in made.items()))
+
+
+# --8<-- [end:worker]
+
+
+def left(table: Any) -> int:
+    """How many keys a table has yet to make, those whose make() failed not counted."""
+    return max(0, len(table.key_source - table.proj()) - len(table.jobs.errors))
+
+
+def run_workers(number: int, schema_name: str, environment: dict[str, str]) -> list[str]:
+    """Start workers, wait for them, and give what each has made."""
+    command = [sys.executable, __file__, "--worker", schema_name]
+    variables = {**os.environ, **environment}
+    workers = [
+        subprocess.Popen(command, env=variables, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parent)
+        for _ in range(number)
+    ]
+    try:
+        return [worker.communicate(timeout=PATIENCE)[0].strip() for worker in workers]
+    finally:
+        for worker in workers:
+            worker.kill()
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the pipeline on workers, read a movie on a cluster, and extrapolate."""
+    options = parser(__doc__)
+    options.add_argument("--workers", type=int, default=2)
+    options.add_argument("--worker", metavar="SCHEMA", help="be a worker on that schema; the connection is in DJ_...")
+    chosen = options.parse_args(arguments)
+    if chosen.worker:
+        work(chosen.worker)
+        return
+    with place(chosen, schema, "distributed", ("active", "archive")) as here:
+        record(here.folder)
+        for table in TABLES:
+            table.jobs.refresh(delay=-1)  # so that the workers find the job tables made
+        outputs = run_workers(chosen.workers, here.schema, here.environment)
+        for number, output in enumerate(outputs, start=1):
+            print(f"worker {number}   {output}")
+        print("rows       " + " ".join(f"{table.__name__}={len(table())}" for table in TABLES))
+        print("errors     " + " ".join(f"{table.__name__}={len(table.jobs.errors)}" for table in TABLES))
+        print()
+        with (
+            LocalCluster(n_workers=chosen.workers, threads_per_worker=1, dashboard_address=None) as cluster,
+            Client(cluster) as client,
+        ):
+            read_on_cluster((Recording & {"session": 1, "profile": "standard"}).fetch1("movie"))
+            project(*measure(client, here.folder, chosen.workers))
+
+
+def read_on_cluster(movie: Any) -> None:
+    """Compute on one movie: the handle goes to the workers, which read their chunks from the store themselves."""
+    counts = movie.to_dask()
+    mean = counts.mean(axis=0).compute()  # on the cluster, as its client is the current one
+    print(f"dask       {counts.numblocks[0]} blocks of {counts.chunksize}, one chunk each")
+    print(f"           mean image on the cluster as in this process: {np.allclose(mean, movie[:].mean(axis=0))}\n")
+
+
+def measure(client: Client, folder: Path, workers: int) -> tuple[float, float, float]:
+    """Ratio of a movie of 512 x 512, and bytes of counts that are written and read in a second of one core's time."""
+    rng = np.random.default_rng(0)
+    brightness = rng.uniform(2, 10, size=(512, 512))  # photons
+    counts = (30 * rng.poisson(brightness, size=(128, 512, 512)) + 100).astype(np.uint16)
+    paths = [folder / f"large{worker}.zarr" for worker in range(workers)]
+    (sent,) = client.scatter([counts], broadcast=True)
+    written = client.gather(client.map(write, paths, [sent] * workers))
+    read = client.gather(client.map(read_all, paths))
+    ratio = open_movie(paths[0]).compression_ratio
+    return ratio, counts.nbytes / float(np.mean(written)), counts.nbytes / float(np.mean(read))
+
+
+def write(path: Path, counts: Any) -> float:
+    """Store a movie; gives the seconds of processor time that it took.
+
+    Without those of measuring the noise, about 0.3 seconds for a movie of any length, which weigh nothing in long ones.
+    """
+    noise = calibrate(counts)
+    write_movie(path.with_suffix(".warm"), counts[:16], calibration=noise)  # the first time, code is loaded
+    start = time.process_time()
+    write_movie(path, counts, calibration=noise)
+    return time.process_time() - start
+
+
+def read_all(path: Path) -> float:
+    """Read a movie frame by frame; gives the seconds of processor time that it took."""
+    open_movie(path)[:16]
+    movie = open_movie(path)  # a new handle, with nothing in its cache
+    start = time.process_time()
+    for _ in movie.frames():
+        pass
+    return time.process_time() - start
+
+
+def project(ratio: float, write_rate: float, read_rate: float) -> None:
+    """What was measured, in proportion: cores that do nothing else, and a store that keeps up with them."""
+    total, shard, movie = 100e12, 64 * 2**20, 57e9  # a movie of an hour: 512 x 512 pixels, 30 frames a second
+    speed = f"{write_rate / 1e6:.0f} MB/s written and {read_rate / 1e6:.0f} MB/s read by a core"
+    print(f"measured   {ratio:.2f} times smaller, {speed}")
+    print(f"100 TB     {total / ratio / 1e12:.1f} TB stored, {total / shard:.2g} objects, {total / movie:.0f} rows")
+    for cores in (1, 16, 64, 256):
+        days = [total / rate / cores / 86400 for rate in (write_rate, read_rate)]
+        times = f"{days[0]:6.2f} days to write, {days[1]:6.2f} to read"
+        print(f"{cores:>4} cores {times} at {cores * read_rate / ratio / 1e9:6.2f} GB/s from the store")
+
+
+if __name__ == "__main__":
+    main()
