@@ -109,8 +109,8 @@ def transfer_curves(folder: Path, scale: Scale) -> None:
     bent = np.rint(20 * np.sqrt(raw - 100)).astype(np.uint16)
     panels = (
         ("recording: straight", recorded),
-        ("saturated: it falls", np.minimum(raw, 520).astype(np.uint16)),
-        ("a gamma curve: no rise", bent),
+        ("saturated: falls", np.minimum(raw, 520).astype(np.uint16)),
+        ("square root: flat", bent),
     )
     figure, axes = plt.subplots(1, 3, figsize=(_WIDTH, 3.3), layout="constrained")
     for axis, (title, movie) in zip(axes, panels, strict=True):
@@ -161,7 +161,7 @@ def draw_raw_and_stored(raw: Any, stored: PhotonArray, picture: Path) -> None:
 
     figure, axes = plt.subplot_mosaic(
         [["raw", "stored", "error"], ["trace", "trace", "trace"]],
-        figsize=(_WIDTH, 4.9),
+        figsize=(_WIDTH, 4.5),
         height_ratios=[2, 1],
         layout="constrained",
     )
