@@ -28,6 +28,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from 
             id="fidelity",
         ),
         pytest.param("rows", "--rows 3 --repeat 1", 4, id="rows"),
+        pytest.param("figures", "--frames 40 --size 64 --draws 1000 --pictures {folder}", 0, id="figures"),
         pytest.param("startup", "--rows 3 --repeat 1", 6, id="startup"),
     ],
 )

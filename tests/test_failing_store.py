@@ -98,7 +98,9 @@ def test_a_store_whose_folder_is_gone_is_named(tmp_path: Path) -> None:
     config = dj.settings.Config()
     config.stores = {"default": "imaging", "imaging": {"protocol": "file", "location": str(tmp_path / "unmounted")}}
     context = {"schema": "lab", "table": "recording", "field": "movie", "config": config}
-    with pytest.raises(StorageError, match=f"store 'imaging' cannot be used: FileNotFoundError: .*{tmp_path}/unmounted"):
+    with pytest.raises(
+        StorageError, match=f"store 'imaging' cannot be used: FileNotFoundError: .*{tmp_path}/unmounted"
+    ):
         PhotonCodec().encode(killed.movie(), key={"recording": 1}, context=context, store_name="imaging")
     assert list(tmp_path.iterdir()) == []
 
