@@ -123,7 +123,12 @@ class Location:
             cause += f" (store {self.store_name!r})" if self.store_name else ""
             told = "".join(traceback.format_exception(error))
             harmless = _shown(told, secrets) == told
-            raise StorageError(_shown(f"{failed}: {cause}", secrets)) from (error if harmless else None)
+            try:
+                raise StorageError(_shown(f"{failed}: {cause}", secrets)) from (error if harmless else None)
+            except StorageError as named:
+                if not harmless:
+                    named.__context__ = None  # not printed, but some pickle it (tblib, which dask.distributed installs)
+                raise
 
     def _secrets(self) -> set[str]:
         """Credentials that the filesystem was made with."""
