@@ -6,7 +6,8 @@ import numpy as np
 
 from .._typing import AnyArray
 
-#: Elements per pass: index, codes and table stay in the processor's cache.
+#: Elements per pass: index, codes and table stay in the processor's cache. In passes of a quarter, two threads wait for
+#: each other's turn with the interpreter half of the time.
 _BLOCK = 1 << 15
 
 
@@ -35,10 +36,6 @@ def apply_table(table: AnyArray, indices: AnyArray, out: AnyArray | None = None)
     return out
 
 
-#: Elements per pass where each has a row of the table: their indices and those of the rows fit the cache together.
-_ROWS_BLOCK = 1 << 13
-
-
 def apply_rows(table: AnyArray, first: int, rows: AnyArray, values: AnyArray) -> AnyArray:
     """``table[rows[n mod rows.size], values[n] - first]`` for the ``n``-th value, in blocks as :func:`apply_table`.
 
@@ -55,7 +52,7 @@ def apply_rows(table: AnyArray, first: int, rows: AnyArray, values: AnyArray) ->
     """
     out = np.empty(values.shape, table.dtype)
     flat, result, content = values.reshape(-1), out.reshape(-1), table.reshape(-1)
-    block = min(_ROWS_BLOCK, flat.size)
+    block = min(_BLOCK, flat.size)
     # Where each place's row begins in the table, less the first value; goes on beyond its end for the last block.
     begins = np.resize(rows.astype(np.intp) * table.shape[1] - first, rows.size + block)
     positions = np.empty(block, np.intp)
