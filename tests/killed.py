@@ -21,9 +21,9 @@ import s3fs  # noqa: F401  (imported here, once for all children)
 from numcodecs.blosc import get_mutex
 from tqdm import tqdm
 
-import dj_photon_codecs.codec  # noqa: F401
+import dj_photon_codecs.codec  # noqa: F401  (as above)
 from dj_photon_codecs import PhotonMovie
-from dj_photon_codecs.storage import layout, writer  # noqa: F401
+from dj_photon_codecs.storage import layout, writer  # noqa: F401  (the writer: as above)
 from dj_photon_codecs.storage.target import Target
 
 #: What a child passes on its way, in this order, with three objects of counts: it is killed at or after one of them.

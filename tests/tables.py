@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import datajoint as dj
 import numpy as np
 import pytest
 
-from dj_photon_codecs import PhotonMovie
+from dj_photon_codecs import PhotonArray, PhotonCodec, PhotonMovie
+from dj_photon_codecs.storage.record import without_record
 from services import Pipeline
 
 #: Each database once and each kind of store once: one does not change what the other does here.
@@ -38,6 +41,37 @@ def declare_recording(schema: Any, column: str = "<photon@imaging>") -> Any:
         """
 
     return Recording
+
+
+def declare_movies(pipeline: Pipeline) -> Any:
+    """A table of movies, with a number for a key."""
+
+    @pipeline.schema
+    class Recording(dj.Manual):  # type: ignore[misc]
+        definition = f"""
+        recording : int32
+        ---
+        movie : <photon@{pipeline.store}>
+        """
+
+    return Recording
+
+
+def json_row(handle: PhotonArray) -> dict[str, Any]:
+    """What a column on the store ``imaging`` holds for a movie in its folder ``m``."""
+    assert handle.record is not None
+    stored = {"path": "m", "store": "imaging", **handle.record.to_dict(), "zarr": without_record(handle.documents)}
+    copied: dict[str, Any] = json.loads(json.dumps(stored))
+    return copied
+
+
+def fetched(stored: Any, folder: Path) -> PhotonArray:
+    """The handle of such a row, with ``folder`` as the store."""
+    config = dj.settings.Config()
+    config.stores = {"default": "imaging", "imaging": {"protocol": "file", "location": str(folder)}}
+    handle = PhotonCodec().decode(stored, key={"_config": config})
+    assert isinstance(handle, PhotonArray)
+    return handle
 
 
 def row(index: int, movie: Any = None) -> dict[str, Any]:

@@ -27,12 +27,11 @@ from dj_photon_codecs import (
     DamagedChunkError,
     FormatError,
     PhotonArray,
-    PhotonCodec,
     open_movie,
     write_movie,
 )
 from dj_photon_codecs.storage import layout as layout_module
-from dj_photon_codecs.storage.record import without_record
+from tables import fetched, json_row
 
 NOISE = Calibration.given(20.0, 100.0)
 COUNTS = np.round(100 + 20 * np.random.default_rng(3).poisson(8, (20, 16, 24))).astype(np.uint16)
@@ -51,22 +50,10 @@ def movie(tmp_path: Path) -> PhotonArray:
 
 
 def row_of(handle: PhotonArray) -> dict[str, Any]:
-    assert handle.record is not None
-    row = {"path": "m", "store": "imaging", **handle.record.to_dict(), "zarr": without_record(handle.documents)}
+    row = json_row(handle)
     for key in ("checksums", "digest"):  # who makes up a row leaves out what would give it away
         del row[key]
-    copied: dict[str, Any] = json.loads(json.dumps(row))
-    return copied
-
-
-def fetched(row: Any, folder: Path) -> PhotonArray:
-    import datajoint as dj
-
-    config = dj.settings.Config()
-    config.stores = {"default": "imaging", "imaging": {"protocol": "file", "location": str(folder)}}
-    handle = PhotonCodec().decode(row, key={"_config": config})
-    assert isinstance(handle, PhotonArray)
-    return handle
+    return row
 
 
 # The row

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-import datajoint as dj
 import fsspec
 import google_crc32c
 import numpy as np
@@ -26,7 +25,6 @@ from dj_photon_codecs import (
     FormatError,
     MissingChunkError,
     PhotonArray,
-    PhotonCodec,
     PhotonCodecError,
     StorageError,
     open_movie,
@@ -34,7 +32,7 @@ from dj_photon_codecs import (
 )
 from dj_photon_codecs.storage import layout as layout_module
 from dj_photon_codecs.storage.location import Location
-from dj_photon_codecs.storage.record import without_record
+from tables import fetched, json_row
 
 NOISE = Calibration.given(20.0, 100.0)
 SHAPE = (50, 16, 24)
@@ -386,22 +384,6 @@ def test_the_document_of_another_movie_is_refused(tmp_path: Path) -> None:
 # The row and the store
 
 
-def row_of(handle: PhotonArray) -> dict[str, Any]:
-    """What a column on the store ``imaging`` holds for a movie in its folder ``m``."""
-    assert handle.record is not None
-    row = {"path": "m", "store": "imaging", **handle.record.to_dict(), "zarr": without_record(handle.documents)}
-    copied: dict[str, Any] = json.loads(json.dumps(row))
-    return copied
-
-
-def fetched(row: Any, folder: Path) -> PhotonArray:
-    config = dj.settings.Config()
-    config.stores = {"default": "imaging", "imaging": {"protocol": "file", "location": str(folder)}}
-    handle = PhotonCodec().decode(row, key={"_config": config})
-    assert isinstance(handle, PhotonArray)
-    return handle
-
-
 def put(row: dict[str, Any], place: list[Any], value: Any) -> None:
     for name in place[:-1]:
         row = row[name]
@@ -436,7 +418,7 @@ EDITS: dict[str, tuple[list[Any], Any, str]] = {
 
 @pytest.mark.parametrize("edit", EDITS)
 def test_a_row_that_was_edited_is_refused_with_both_sides(tmp_path: Path, edit: str) -> None:
-    row = row_of(write(tmp_path / "m", "shards"))
+    row = json_row(write(tmp_path / "m", "shards"))
     assert fetched(row, tmp_path)[3].shape == SHAPE[1:]
     place, value, shown = EDITS[edit]
     put(row, place, value)
@@ -453,14 +435,14 @@ def test_a_row_that_was_edited_is_refused_with_both_sides(tmp_path: Path, edit: 
 
 
 def test_a_row_whose_size_is_not_that_of_its_array_is_refused(tmp_path: Path) -> None:
-    row = row_of(write(tmp_path / "m", "shards"))
+    row = json_row(write(tmp_path / "m", "shards"))
     put(row, [*DOCUMENT, "shape", 0], 49)
     with pytest.raises(FormatError, match=r"a movie of 38400 bytes.*shape \(49, 16, 24\) uint16, 37632 bytes"):
         _ = fetched(row, tmp_path).shape
 
 
 def test_an_edited_row_is_refused_also_when_the_store_is_away(tmp_path: Path) -> None:
-    row = row_of(write(tmp_path / "m", "shards"))
+    row = json_row(write(tmp_path / "m", "shards"))
     row["step"] = 0.25
     (tmp_path / "elsewhere").mkdir()
     with pytest.raises(FormatError, match="is not what was written.*'zarr.json' of .* is missing"):
@@ -468,7 +450,7 @@ def test_an_edited_row_is_refused_also_when_the_store_is_away(tmp_path: Path) ->
 
 
 def test_a_store_that_holds_another_movie_is_refused_with_both_sides(tmp_path: Path) -> None:
-    row = row_of(write(tmp_path / "m", "shards"))
+    row = json_row(write(tmp_path / "m", "shards"))
     (tmp_path / "m").rename(tmp_path / "gone")
     write(tmp_path / "m", "shards", make_counts(2), calibration=Calibration.given(10.0, 100.0))
     handle = fetched(row, tmp_path)
@@ -484,7 +466,7 @@ def test_a_store_that_holds_another_movie_is_refused_with_both_sides(tmp_path: P
 def test_numbers_that_a_database_writes_in_its_own_way_are_the_same(tmp_path: Path) -> None:
     """PostgreSQL has 1e16 in full, MySQL 100.0 as 100, and neither keeps the order of keys."""
     handle = write_movie(tmp_path / "m", COUNTS.astype(np.float64), profile="lossless")
-    row = row_of(handle)
+    row = json_row(handle)
     [document] = row["zarr"].values()
     assert document["fill_value"] == np.finfo(float).max
     document["fill_value"] = int("17976931348623157" + "0" * 292)

@@ -16,6 +16,7 @@ import killed
 from dj_photon_codecs import DamagedChunkError, PhotonCodecError, StorageError
 from faulty import Fault, Proxy, faulty_proxy
 from services import Pipeline, S3Server, open_pipeline
+from tables import declare_movies
 
 #: The objects of the movie, in the order in which they are written.
 OBJECTS = ("c/0/0/0", "c/1/0/0", "c/2/0/0", "zarr.json")
@@ -63,15 +64,7 @@ def pipeline(postgres: Any, s3_server: S3Server, proxy: Proxy) -> Iterator[Pipel
 
 @pytest.fixture
 def recording(pipeline: Pipeline) -> Any:
-    @pipeline.schema
-    class Recording(dj.Manual):  # type: ignore[misc]
-        definition = f"""
-        recording : int32
-        ---
-        movie : <photon@{pipeline.store}>
-        """
-
-    return Recording
+    return declare_movies(pipeline)
 
 
 ROW = {"recording": 1}

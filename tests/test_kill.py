@@ -18,6 +18,7 @@ import pytest
 
 import killed
 from services import Pipeline
+from tables import declare_movies
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="a fork server and SIGKILL are POSIX")
 
@@ -46,16 +47,9 @@ def recording(pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A table of movies with one in it that no kill may touch."""
     killed.small_objects(monkeypatch.setattr)
 
-    @pipeline.schema
-    class Recording(dj.Manual):  # type: ignore[misc]
-        definition = f"""
-        recording : int32
-        ---
-        movie : <photon@{pipeline.store}>
-        """
-
-    Recording.insert1({"recording": 0, "movie": killed.movie()})
-    return Recording
+    recordings = declare_movies(pipeline)
+    recordings.insert1({"recording": 0, "movie": killed.movie()})
+    return recordings
 
 
 def address(pipeline: Pipeline) -> dict[str, Any]:

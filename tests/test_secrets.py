@@ -10,7 +10,6 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
-import datajoint as dj
 import fsspec
 import numpy as np
 import pytest
@@ -30,6 +29,7 @@ from dj_photon_codecs import (
 from dj_photon_codecs.storage.location import Location
 from faulty import Fault, Proxy, faulty_proxy
 from services import Pipeline, S3Server, open_pipeline
+from tables import declare_movies
 
 ACCESS_KEY, SECRET_KEY = "PLANTEDACCESSKEY", "planted-secret-key"
 OTHER_STORE, PASSWORD = "planted-key-of-another-store", "planted-database-password"
@@ -73,15 +73,7 @@ def pipeline(postgres: Any, s3_server: S3Server, proxy: Proxy) -> Iterator[Pipel
 
 @pytest.fixture
 def recording(pipeline: Pipeline) -> Any:
-    @pipeline.schema
-    class Recording(dj.Manual):  # type: ignore[misc]
-        definition = f"""
-        recording : int32
-        ---
-        movie : <photon@{pipeline.store}>
-        """
-
-    return Recording
+    return declare_movies(pipeline)
 
 
 def insert(recording: Any, number: int = 1) -> PhotonArray:

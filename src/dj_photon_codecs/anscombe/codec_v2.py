@@ -6,7 +6,6 @@ Usable as filters (arrays in, arrays out) and as compressors (buffers in, buffer
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,7 +17,7 @@ from ..errors import ConfigurationError
 from .codec_v3 import CODEC_NAME, DITHERED_NAME
 from .dithered import decode_dithered, encode_dithered
 from .parameters import TransformParameters
-from .transform import decode_codes, encode_counts
+from .transform import Transform, decode_codes, encode_counts
 
 
 class AnscombeTransformV2(Codec):  # type: ignore[misc]  # numcodecs ships no types for its base class
@@ -44,6 +43,10 @@ class AnscombeTransformV2(Codec):  # type: ignore[misc]  # numcodecs ships no ty
     """
 
     codec_id = CODEC_NAME
+
+    #: The two directions of the transform.
+    _to_codes = staticmethod(encode_counts)
+    _to_counts = staticmethod(decode_codes)
 
     def __init__(
         self,
@@ -79,7 +82,8 @@ class AnscombeTransformV2(Codec):  # type: ignore[misc]  # numcodecs ships no ty
         numpy.ndarray
             In ``encoded_dtype``; of the shape of an array, flat for a buffer.
         """
-        return self._encode(_elements(buf, self.decoded_dtype, self.codec_id))
+        counts = _elements(buf, self.decoded_dtype, self.codec_id)
+        return _in_memory_order(self._to_codes, counts, self._parameters)
 
     def decode(self, buf: Any, out: Any = None) -> Any:
         """Counts of codes.
@@ -96,13 +100,8 @@ class AnscombeTransformV2(Codec):  # type: ignore[misc]  # numcodecs ships no ty
         numpy.ndarray or the type of ``out``
             In ``decoded_dtype``.
         """
-        return ndarray_copy(self._decode(_elements(buf, self.encoded_dtype, self.codec_id)), out)
-
-    def _encode(self, counts: AnyArray) -> AnyArray:
-        return _in_memory_order(encode_counts, counts, self._parameters)
-
-    def _decode(self, codes: AnyArray) -> AnyArray:
-        return _in_memory_order(decode_codes, codes, self._parameters)
+        codes = _elements(buf, self.encoded_dtype, self.codec_id)
+        return ndarray_copy(_in_memory_order(self._to_counts, codes, self._parameters), out)
 
     def get_config(self) -> dict[str, Any]:
         """Every constructor argument, and the codec's id."""
@@ -125,16 +124,11 @@ class DitheredAnscombeV2(AnscombeTransformV2):
 
     codec_id = DITHERED_NAME
 
-    def _encode(self, counts: AnyArray) -> AnyArray:
-        return _in_memory_order(encode_dithered, counts, self._parameters)
-
-    def _decode(self, codes: AnyArray) -> AnyArray:
-        return _in_memory_order(decode_dithered, codes, self._parameters)
+    _to_codes = staticmethod(encode_dithered)
+    _to_counts = staticmethod(decode_dithered)
 
 
-def _in_memory_order(
-    transform: Callable[[AnyArray, TransformParameters], AnyArray], elements: AnyArray, parameters: TransformParameters
-) -> AnyArray:
+def _in_memory_order(transform: Transform, elements: AnyArray, parameters: TransformParameters) -> AnyArray:
     """Transform the elements in the order in which their bytes lie, and keep it: a decoder sees bytes only."""
     fortran = elements.flags.f_contiguous and not elements.flags.c_contiguous
     return transform(elements.T, parameters).T if fortran else transform(elements, parameters)

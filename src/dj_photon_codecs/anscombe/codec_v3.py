@@ -57,6 +57,10 @@ class AnscombeTransformV3(ArrayArrayCodec):
     is_fixed_size: ClassVar[bool] = True  # type: ignore[misc]  # zarr declares a plain attribute
     codec_name: ClassVar[str] = CODEC_NAME
 
+    #: The two directions of the transform.
+    _to_codes = staticmethod(encode_counts)
+    _to_counts = staticmethod(decode_codes)
+
     zero_level: float
     conversion_gain: float
     encoded_dtype: str = "uint8"
@@ -137,10 +141,10 @@ class AnscombeTransformV3(ArrayArrayCodec):
         return counts * np.dtype(self.encoded_dtype).itemsize
 
     def _encode(self, counts: AnyArray) -> AnyArray:
-        return encode_counts(counts, self._parameters(self.decoded_dtype or counts.dtype.name))
+        return self._to_codes(counts, self._parameters(self.decoded_dtype or counts.dtype.name))
 
     def _decode(self, codes: AnyArray, dtype: np.dtype[Any]) -> AnyArray:
-        return decode_codes(codes, self._parameters(self.decoded_dtype or dtype.name)).astype(dtype, copy=False)
+        return self._to_counts(codes, self._parameters(self.decoded_dtype or dtype.name)).astype(dtype, copy=False)
 
     async def _encode_single(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> NDBuffer:
         codes = await asyncio.to_thread(self._encode, chunk_array.as_numpy_array())
@@ -170,8 +174,5 @@ class DitheredAnscombeV3(AnscombeTransformV3):
     #: is what to install.
     codec_name: ClassVar[str] = DITHERED_NAME
 
-    def _encode(self, counts: AnyArray) -> AnyArray:
-        return encode_dithered(counts, self._parameters(self.decoded_dtype or counts.dtype.name))
-
-    def _decode(self, codes: AnyArray, dtype: np.dtype[Any]) -> AnyArray:
-        return decode_dithered(codes, self._parameters(self.decoded_dtype or dtype.name)).astype(dtype, copy=False)
+    _to_codes = staticmethod(encode_dithered)
+    _to_counts = staticmethod(decode_dithered)

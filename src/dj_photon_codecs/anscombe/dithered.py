@@ -33,6 +33,7 @@ from .tables import apply_rows
 from .transform import (
     TABLE_BITS,
     first_counts,
+    highest_code,
     inverse_signal,
     real_within_bound,
     refuse,
@@ -324,11 +325,8 @@ def fill_count(parameters: TransformParameters, dtype: npt.DTypeLike | None = No
         In ``dtype``: what the highest of the codes whose count is finite and can be encoded gives at the first
         offset.
     """
-    decoded, encoded = np.dtype(parameters.decoded_dtype), np.dtype(parameters.encoded_dtype)
-    stored = np.dtype(dtype or decoded)
-    dtype_top = float(np.iinfo(decoded).max if decoded.kind in "ui" else np.finfo(decoded).max)
-    code_top = min(np.iinfo(encoded).max, 2**32)  # 64-bit codes go further than float64 resolves
-    highest = int(min(float(code_top), float(dithered_codes(dtype_top, 0.0, parameters))))
+    encoded, stored = np.dtype(parameters.encoded_dtype), np.dtype(dtype or parameters.decoded_dtype)
+    highest = highest_code(parameters, lambda count, parameters: dithered_codes(count, 0.0, parameters))
     for code in range(highest, max(highest - 100, 0), -1):
         with np.errstate(over="ignore"):
             value = decode_dithered(np.array([code]).astype(encoded), parameters).astype(stored)

@@ -24,6 +24,9 @@ from ..errors import CodeRangeError
 from .parameters import TransformParameters
 from .tables import apply_table
 
+#: One direction of a transform: counts to codes, or codes to counts.
+Transform = Callable[[AnyArray, TransformParameters], AnyArray]
+
 #: Integer dtypes up to this many bits are coded through one table over their whole range.
 TABLE_BITS = 16
 
@@ -349,6 +352,14 @@ def inverse_signal(signal: FloatArray, parameters: TransformParameters) -> Float
     return np.asarray(parameters.zero_level + parameters.conversion_gain * photons)
 
 
+def highest_code(parameters: TransformParameters, code_of: Callable[[float, TransformParameters], FloatArray]) -> int:
+    """The code of the highest count of ``decoded_dtype``, or the highest of ``encoded_dtype`` where that is lower."""
+    decoded, encoded = np.dtype(parameters.decoded_dtype), np.dtype(parameters.encoded_dtype)
+    count_top = np.iinfo(decoded).max if decoded.kind in "ui" else np.finfo(decoded).max
+    code_top = min(np.iinfo(encoded).max, 2**32)  # 64-bit codes go further than float64 resolves
+    return int(min(float(code_top), float(code_of(float(count_top), parameters))))
+
+
 def top_of_range(parameters: TransformParameters, dtype: npt.DTypeLike | None = None) -> Any:
     """The highest count that comes back as itself: a fill value nobody takes for darkness.
 
@@ -364,11 +375,8 @@ def top_of_range(parameters: TransformParameters, dtype: npt.DTypeLike | None = 
     numpy scalar
         In ``dtype``: the decoded value of the highest code for which it is finite and has a code itself.
     """
-    decoded, encoded = np.dtype(parameters.decoded_dtype), np.dtype(parameters.encoded_dtype)
-    stored = np.dtype(dtype or decoded)
-    dtype_top = np.iinfo(decoded).max if decoded.kind in "ui" else np.finfo(decoded).max
-    code_top = min(np.iinfo(encoded).max, 2**32)  # 64-bit codes go further than float64 resolves
-    highest = int(min(float(code_top), float(rounded_codes(float(dtype_top), parameters))))
+    encoded, stored = np.dtype(parameters.encoded_dtype), np.dtype(dtype or parameters.decoded_dtype)
+    highest = highest_code(parameters, rounded_codes)
     # Rounding to a narrow floating-point dtype can push the highest over the edge: then it is one of the next.
     for code in range(highest, max(highest - 100, 0), -1):
         with np.errstate(over="ignore"):

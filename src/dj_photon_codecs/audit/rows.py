@@ -137,7 +137,7 @@ def _mismatch(value: Any, found: StoredObject, config: Any) -> str | None:
         return None
     try:
         handle = _handle(value, config)
-        expected = math.prod(handle._chunks.reader.grid.objects)
+        expected = math.prod(handle._reader.grid.objects)
     except PhotonCodecError as error:
         return str(error)
     missing = set(handle.documents) - found.documents

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import zarr
 
+from .._lazy import cached_property
 from .._typing import AnyArray, Json
 from .._zarr import ArrayMetadata, AsyncArray, StorePath, parse_metadata, submit
 from ..calibration import Calibration
@@ -21,7 +22,6 @@ from ..storage.limits import check_metadata
 from ..storage.location import Location, ProcessStore
 from ..storage.record import ATTRIBUTE, MovieRecord
 from ..storage.verify import VerificationReport, verify_chunks
-from .lazy import cached_property
 from .pipeline import CachedChunks, Chunks, ReadingPipeline
 from .salvage import read_intact
 

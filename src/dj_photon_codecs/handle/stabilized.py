@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from .._lazy import cached_property
 from ..anscombe.generalized import generalized_anscombe
 from ..anscombe.tables import apply_table
-from .lazy import cached_property
 
 if TYPE_CHECKING:
     from .array import PhotonArray

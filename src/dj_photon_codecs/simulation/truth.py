@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 
+from .._lazy import cached_property
 from .._typing import AnyArray, FloatArray
 from ..errors import InvalidMovieError
 from .footprints import Footprints, blurred, frozen, rebuilt

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -48,9 +49,7 @@ def unpack_checksums(text: str, grid: tuple[int, ...], where: str) -> Checksums:
     FormatError
         When the text is none, or is that of an array with another number of chunks.
     """
-    n_chunks = 1
-    for count in grid:
-        n_chunks *= count
+    n_chunks = math.prod(grid)
     try:
         content = base64.b64decode(text, validate=True)
     except (binascii.Error, ValueError) as error:

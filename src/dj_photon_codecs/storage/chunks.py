@@ -12,12 +12,12 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import Any
 
 import numpy as np
 from zarr.abc.store import Store
 
+from .._lazy import cached_property
 from .._typing import AnyArray
 from .._zarr import (
     ArrayConfig,

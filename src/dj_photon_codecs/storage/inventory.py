@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import chain
 from typing import Any
 
 from ..errors import StorageError
+from .documents import DOCUMENTS
 
-#: Documents that make a folder a Zarr array; the other objects of it are chunks.
-DOCUMENTS = frozenset({"zarr.json", ".zarray", ".zattrs"})
+#: Documents of a Zarr array, of either format; its other objects are chunks.
+_DOCUMENTS = frozenset(chain(*DOCUMENTS.values()))
 
 #: Where the filesystems of fsspec keep the time of an object's last change.
 _TIMES = ("LastModified", "last_modified", "mtime", "updated")
@@ -137,7 +139,7 @@ def _count(path: str, entries: Iterable[Any], relative: Callable[[Any], str]) ->
         n_objects += 1
         n_bytes += entry["size"] or 0
         name = relative(entry)[len(path) :].lstrip("/")
-        if name in DOCUMENTS:
+        if name in _DOCUMENTS:
             documents.add(name)
         else:
             chunk_bytes += entry["size"] or 0
