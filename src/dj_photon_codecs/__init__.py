@@ -25,10 +25,13 @@ if TYPE_CHECKING:
         MissingChunkError,
         MovieTypeError,
         PhotonCodecError,
+        SourceError,
+        SourceNotFoundError,
         StorageError,
     )
     from .handle import PhotonArray
     from .movies import PhotonMovie, open_movie, write_movie
+    from .sources import FileMovie, open_source
 
 _HOMES = {
     "anscombe.codec_v2": ("AnscombeTransformV2", "DitheredAnscombeV2"),
@@ -49,11 +52,14 @@ _HOMES = {
         "MissingChunkError",
         "MovieTypeError",
         "PhotonCodecError",
+        "SourceError",
+        "SourceNotFoundError",
         "StorageError",
     ),
     "entropy.codec_v3": ("RansCodec",),
     "handle": ("PhotonArray",),
     "movies": ("PhotonMovie", "open_movie", "write_movie"),
+    "sources": ("FileMovie", "open_source"),
 }
 _HOME_OF = {name: module for module, names in _HOMES.items() for name in names}
 
@@ -69,6 +75,7 @@ __all__ = [
     "DenseWarning",
     "DitheredAnscombeV2",
     "DitheredAnscombeV3",
+    "FileMovie",
     "FormatError",
     "InvalidMovieError",
     "LosslessWarning",
@@ -81,12 +88,15 @@ __all__ = [
     "PhotonMovie",
     "PhotonPortableCodec",
     "RansCodec",
+    "SourceError",
+    "SourceNotFoundError",
     "StorageError",
     "audit_store",
     "calibrate",
     "generalized_anscombe",
     "generalized_inverse_anscombe",
     "open_movie",
+    "open_source",
     "write_movie",
 ]
 

@@ -7,6 +7,7 @@ what makes a handle without asking the store. Options of a column are class attr
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from typing import Any, ClassVar, TypeGuard
 
@@ -32,8 +33,8 @@ class PhotonCodec(SchemaCodec):  # type: ignore[misc]  # DataJoint ships no type
     """Photon movies in a DataJoint column: ``movie : <photon@store>``.
 
     On insert the column takes what :func:`~dj_photon_codecs.write_movie` takes: numpy arrays, memory maps, zarr
-    and dask arrays, h5py datasets, fetched handles, or a :class:`~dj_photon_codecs.PhotonMovie` for a value
-    with its own noise model. On fetch it gives a :class:`~dj_photon_codecs.PhotonArray`, lazily.
+    and dask arrays, h5py datasets, fetched handles, paths of files, or a :class:`~dj_photon_codecs.PhotonMovie` for
+    a value with its own noise model. On fetch it gives a :class:`~dj_photon_codecs.PhotonArray`, lazily.
 
     Attributes
     ----------
@@ -81,7 +82,9 @@ class PhotonCodec(SchemaCodec):  # type: ignore[misc]  # DataJoint ships no type
         MovieTypeError, InvalidMovieError
             For what is not an array of counts with axes (time, ..., height, width).
         """
-        as_source(value.movie if isinstance(value, PhotonMovie) else value)
+        movie = value.movie if isinstance(value, PhotonMovie) else value
+        if not isinstance(movie, str | os.PathLike):  # a file is opened once, when it is stored
+            as_source(movie)
 
     def encode(
         self,

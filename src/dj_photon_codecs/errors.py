@@ -13,6 +13,14 @@ class MovieTypeError(PhotonCodecError, TypeError):
     """The value is not something this package can store (not an array, or a dtype without counts)."""
 
 
+class SourceNotFoundError(MovieTypeError, FileNotFoundError):
+    """The value is a path, and there is no movie under it."""
+
+
+class SourceError(PhotonCodecError, ValueError):
+    """A file cannot be opened as a movie: of no known kind, damaged, or it holds several and none was named."""
+
+
 class InvalidMovieError(PhotonCodecError, ValueError):
     """The array has the right type but a shape or values that cannot be stored (negative, NaN, empty)."""
 

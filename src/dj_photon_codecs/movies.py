@@ -5,8 +5,10 @@ The DataJoint codec calls these; everything they do works for a plain path, a UR
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +17,7 @@ from ._zarr import submit
 from .calibration import Calibration, calibrate
 from .errors import CalibrationError, ConfigurationError, FormatError, LosslessWarning
 from .handle import PhotonArray, open_array
-from .sources import Source, as_source
+from .sources import Source, as_source, open_source
 from .storage.documents import read_documents, refuse_altered
 from .storage.location import Location
 from .storage.profiles import Levels, check_profile
@@ -44,6 +46,10 @@ class PhotonMovie:
         Quantisation in noise standard deviations for this movie; None keeps that of the column, 0 is lossless.
     profile
         Profile for this movie; None keeps that of the column.
+    signed
+        True when negative counts are noise around darkness (a pedestal was subtracted): the noise model is then
+        measured with them, and they come back as they are within the bound. A movie in a file of signed integers
+        needs no telling.
 
     Raises
     ------
@@ -59,6 +65,7 @@ class PhotonMovie:
     zero_level: float | None = None
     step: float | None = None
     profile: str | None = None
+    signed: bool = False
 
     def __post_init__(self) -> None:
         given = self.conversion_gain is not None or self.zero_level is not None
@@ -132,7 +139,8 @@ def write_movie(
         Where to: the path or URL of a folder that is empty or does not exist, or an empty zarr store.
     movie
         Counts with axes (time, ..., height, width): a numpy array, memory map, zarr or dask array, h5py dataset,
-        fetched handle, or a :class:`PhotonMovie`. Any integer or floating-point dtype.
+        fetched handle, the path of a file (as :func:`open_source` takes it), or a :class:`PhotonMovie`.
+        Any integer or floating-point dtype.
     calibration
         The noise model; measured from the movie when None.
     step
@@ -179,6 +187,7 @@ def write_to(
     place: Callable[[], Location], movie: Any, options: WriteOptions, calibration: Calibration | None = None
 ) -> PhotonArray:
     """As :func:`write_movie`, to a place that is only asked for once the movie and the options hold."""
+    signed = False
     if isinstance(movie, PhotonMovie):
         calibration = movie.noise_model() or calibration
         options = replace(
@@ -186,17 +195,21 @@ def write_to(
             step=options.step if movie.step is None else movie.step,
             profile=options.profile if movie.profile is None else movie.profile,
         )
-        movie = movie.movie
+        signed, movie = movie.signed, movie.movie
     check_options(options)
-    source = as_source(movie)
-    if isinstance(movie, PhotonArray) and _settings_agree(movie, options, calibration):
-        submit(refuse_altered(movie._location, movie.record, movie._documents)).result()
+    with ExitStack() as opened:
+        if isinstance(movie, str | os.PathLike):
+            movie = opened.enter_context(open_source(movie))
+        source = as_source(movie)
+        source = replace(source, signed=source.signed or signed)
+        if isinstance(movie, PhotonArray) and _settings_agree(movie, options, calibration):
+            submit(refuse_altered(movie._location, movie.record, movie._documents)).result()
+            location = place()
+            copy_objects(movie._chunks.reader, movie._documents, location)
+            return PhotonArray(location, movie._documents, movie.record)
+        plan = _plan(source, options, calibration)
         location = place()
-        copy_objects(movie._chunks.reader, movie._documents, location)
-        return PhotonArray(location, movie._documents, movie.record)
-    plan = _plan(source, options, calibration)
-    location = place()
-    return open_array(location, write_array(location, plan))
+        return open_array(location, write_array(location, plan))
 
 
 def check_options(options: WriteOptions) -> None:
@@ -227,7 +240,7 @@ def _settings_agree(movie: PhotonArray, options: WriteOptions, calibration: Cali
 
 def _plan(source: Source, options: WriteOptions, calibration: Calibration | None) -> WritePlan:
     """Settle the noise model, and with it the profile."""
-    negative_allowed = calibration is not None
+    negative_allowed = calibration is not None or source.signed
     values = value_range(source, negative_allowed=negative_allowed)
     if calibration is None and isinstance(source.value, PhotonArray) and source.value.record is not None:
         calibration = source.value.calibration  # measured on the original counts: better than anew

@@ -54,8 +54,9 @@ def check_block(counts: AnyArray, first_frame: int, *, negative_allowed: bool) -
             lowest = counts.min()  # the message gives the minimum of the block, not of the part
             raise InvalidMovieError(
                 f"the movie holds negative values: minimum {lowest} (first negative value at "
-                f"{_first(part < 0, first_frame + start)}). Ways out: subtract the pedestal "
-                "(movie - movie.min()), or give the zero level: PhotonMovie(movie, conversion_gain=..., zero_level=...)"
+                f"{_first(part < 0, first_frame + start)}). Ways out: subtract the pedestal (movie - movie.min()), or "
+                "give the zero level: PhotonMovie(movie, conversion_gain=..., zero_level=...), or have it measured, "
+                "where negative counts are noise around darkness: PhotonMovie(movie, signed=True)"
             )
         whole = part.dtype.kind != "f" or bool((part == np.rint(part)).all())
         this = ValueRange(_number(low), _number(high), whole)

@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from ._typing import AnyArray
-from .errors import InvalidMovieError, MovieTypeError
+from .._typing import AnyArray
+from ..errors import InvalidMovieError, MovieTypeError
+from .files import FileMovie
 
 #: What to do about it, for everyone who tried to insert something that is not an array.
 _REMEDY = (
     "pass an array with axes (time, ..., height, width): a numpy array, a memory map, a zarr or dask array, "
-    "an h5py dataset, or a fetched photon handle"
+    "an h5py dataset, a fetched photon handle, or the path of a file"
 )
 
 
@@ -36,12 +37,15 @@ class Source:
         The dtype of the counts, in native byte order.
     in_memory
         Whether reading costs no more than memory bandwidth (a numpy array that is not a memory map).
+    signed
+        Whether negative counts are known for noise around darkness, so that the zero level may be measured with them.
     """
 
     value: Any
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     in_memory: bool
+    signed: bool = False
 
     def read(self, start: int, stop: int) -> AnyArray:
         """Frames ``start`` to ``stop`` (exclusive) in native byte order; a view where the value allows one."""
@@ -97,7 +101,9 @@ def as_source(value: object) -> Source:
     if 0 in shape:
         raise InvalidMovieError(f"a photon movie has no empty axis, got shape {shape}")
     in_memory = isinstance(value, np.ndarray) and _memory_map(value) is None
-    return Source(value, shape, dtype.newbyteorder("="), in_memory)
+    # Signed integers in a file are as acquisition software wrote them; what was done to an array nobody knows.
+    signed = isinstance(value, FileMovie) and dtype.kind == "i"
+    return Source(value, shape, dtype.newbyteorder("="), in_memory, signed)
 
 
 def _memory_map(value: object) -> np.memmap[Any, Any] | None:
