@@ -7,6 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -122,13 +123,17 @@ def limit_bits(means: Means, codes_of: Callable[[int], npt.NDArray[Any]]) -> flo
     chosen_frames = np.unique(np.linspace(0, len(means) - 1, min(len(means), _ENTROPY_FRAMES)).astype(int))
     some = means[chosen_frames].ravel()[:: max(1, len(chosen_frames) * means[0].size // 1_000_000)]
     edges = np.unique(np.quantile(some, np.linspace(0, 1, _MEAN_CLASSES + 1)[1:-1]))
-    joint: dict[int, npt.NDArray[np.int64]] = {}
-    for t in chosen_frames:
-        classes, codes = np.searchsorted(edges, means[t].ravel()), codes_of(int(t)).ravel()
-        for code in np.unique(codes):
-            count = np.bincount(classes[codes == code], minlength=edges.size + 1)
-            joint[int(code)] = joint.get(int(code), np.zeros(edges.size + 1, np.int64)) + count
-    counted = np.stack(list(joint.values())).astype(float)
+    of_frames = [np.asarray(codes_of(int(t))) for t in chosen_frames]
+    low, high = min(int(codes.min()) for codes in of_frames), max(int(codes.max()) for codes in of_frames)
+    rank, classes = np.zeros(high - low + 1, np.int64), edges.size + 1
+    for codes in of_frames:
+        rank[codes.astype(np.int64) - low] = 1
+    rank = np.cumsum(rank) - 1  # of each code among those that occur
+    counted = np.zeros((rank[-1] + 1) * classes)
+    for t, codes in zip(chosen_frames, of_frames, strict=True):
+        cells = rank[codes.astype(np.int64) - low] * classes + np.searchsorted(edges, means[t])
+        counted += np.bincount(cells.ravel(), minlength=counted.size)
+    counted = counted.reshape(-1, classes)
     total = counted.sum(0, keepdims=True)
     share = counted / np.maximum(total, 1)
     bits = -np.where(share > 0, share * np.log2(np.where(share > 0, share, 1)), 0).sum(0)
@@ -150,12 +155,15 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join([written[0], "|" + "|".join("-" * (w + 2) for w in widths) + "|", *written[1:]])
 
 
-def machine() -> str:
-    """Platform, processor, cores, Python and versions, in one line."""
-    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES)
+def machine(*more: str) -> str:
+    """Platform, processor, cores, Python and versions, in one line; of ``more`` packages where they are installed."""
+    versions = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
+    for name in more:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            versions.append(f"{name} {importlib.metadata.version(name)}")
     return (
         f"{platform.system()} {platform.machine()}, {_processor()}, {os.cpu_count()} cores, "
-        f"Python {platform.python_version()}, {versions}"
+        f"Python {platform.python_version()}, {', '.join(versions)}"
     )
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -16,11 +19,9 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from 
 @pytest.mark.parametrize(
     ("script", "options", "lines"),
     [
-        pytest.param("speed_and_size", "--frames 32 --size 64 --repeat 1 --regimes 1,3", 5, id="speed_and_size"),
         pytest.param("memory", "--mapped-frames 40 --memory-frames 20 --size 128", 5, marks=linux, id="memory"),
         pytest.param("layout", "--frames 20 --size 64 --repeat 1", 14, id="layout"),
         pytest.param("compression", "--frames 16 --size 64", 29, id="compression"),
-        pytest.param("dense", "--frames 16 --size 64 --repeat 1 --regimes 0,3", 18, id="dense"),
         pytest.param(
             "fidelity",
             "--frames 60 --size 64 --redraws 1 --gains 1 --recordings one_photon_miniscope --pictures {folder}",
@@ -37,6 +38,71 @@ def test_the_benchmark_prints_its_tables(script: str, options: str, lines: int, 
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     printed = [line for line in done.stdout.splitlines() if line.startswith("|") and not line.startswith("|-")]
-    # two more for each coder of the extra "benchmarks" that is installed
-    # and as many again where there is a second database
-    assert len(printed) == lines or (script in ("dense", "rows") and len(printed) > lines), done.stdout
+    # as many again where there is a second database
+    assert len(printed) == lines or (script == "rows" and len(printed) > lines), done.stdout
+
+
+PAGES = ("README.md", "docs/explanation/performance.md", "docs/explanation/entropy-coder.md")
+
+REGIONS = ("table", "folder", "cores", "s3", "growth", "coders", "scaling")
+
+
+def compare(root: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run the comparison on copies of the pages and results."""
+    for name in PAGES:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(FOLDER.parent / name, root / name)
+    shutil.copytree(FOLDER / "results", root / "benchmarks" / "results")
+    command = [sys.executable, str(FOLDER / "comparison.py"), "--draw", "--root", str(root), *options]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def compared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The root of a comparison of one profile and one peer at a size that measures nothing."""
+    root = tmp_path_factory.mktemp("compared")
+    small = "--frames 40 --coded-frames 16 --size 64 --regimes 1 --coded-regimes 1 --repeat 1 --gigabytes 0.001"
+    compare(root, *small.split(), "--methods", "^standard|anscombe")
+    return root
+
+
+@linux
+def test_the_comparison_measures_every_part(compared: Path) -> None:
+    """Each part has a record of each method, with what was asked."""
+    results = json.loads((compared / "benchmarks" / "results" / "comparison.json").read_text(encoding="utf-8"))
+    assert {part: results[part]["frames"] for part in results} == dict.fromkeys(
+        ("folder", "cores", "s3", "coders", "growth"), 40
+    )
+    for part in ("folder", "cores", "s3"):
+        methods = {record["method"] for record in results[part]["records"]}
+        assert methods == {"standard", "zarr, anscombe-transform 1.0.0"}, part
+
+
+@linux
+def test_the_comparison_counts_wrong_counts(compared: Path) -> None:
+    """At gain 1 anscombe-transform gives wrong counts back, and the profile none."""
+    results = json.loads((compared / "benchmarks" / "results" / "comparison.json").read_text(encoding="utf-8"))
+    ours, peer = results["folder"]["records"]
+    assert ours["wrong counts"] == 0
+    assert ours["worst error [sigma]"] < 1
+    assert peer["wrong counts"] > 0
+
+
+@linux
+def test_the_comparison_fills_the_pages(compared: Path) -> None:
+    """Every region of the pages has the table of this run, and every picture is drawn."""
+    text = "".join((compared / name).read_text(encoding="utf-8") for name in PAGES)
+    for region in REGIONS:
+        [shown] = re.findall(f"<!-- {region}:begin -->\n(.*?)<!-- {region}:end -->", text, re.DOTALL)
+        assert "64 x 64" in shown or "5 photons, gain 1, zero 0" in shown, region
+    pictures = sorted(path.name for path in (compared / "docs" / "explanation" / "img").iterdir())
+    assert pictures == ["comparison-growth.png", "comparison-object-store.png", "comparison-size-and-speed.png"]
+
+
+def test_the_pages_show_the_results_that_are_kept(tmp_path: Path) -> None:
+    """Written again from ``benchmarks/results``, the pages stay as they are."""
+    compare(tmp_path, "--parts", "")
+    for name in PAGES:
+        assert (tmp_path / name).read_text(encoding="utf-8") == (FOLDER.parent / name).read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The coders that ``dense.py`` measures. Each takes a chunk of codes and gives it back, on one thread.
+"""The coders that ``coding.py`` measures. Each takes a chunk of codes and gives it back, on one thread.
 
 Chunks are uint8, shape (frames, height, width). Image formats code frame by frame. The times include what brings the
 codes into the form that a coder takes.
@@ -6,18 +6,17 @@ codes into the form that a coder takes.
 
 from __future__ import annotations
 
-import functools
-import multiprocessing
+import tempfile
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from compression import candidates
+from worker import Process
 
 Codes = npt.NDArray[np.uint8]
 
@@ -31,9 +30,6 @@ _JPEGXL_EFFORTS = (2, 7)
 
 #: WebP: the library's default, and its slowest.
 _WEBP_METHODS = (4, 6)
-
-#: Values that PYMECompress codes at once.
-_PYMECOMPRESS_PIECE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -63,17 +59,27 @@ def ours() -> Peer:
 def find_peers() -> tuple[list[Peer], list[str]]:
     """The other coders, and for each package that cannot be used a line that says why."""
     peers, missing = [], []
-    for package, of_package in (
-        ("numcodecs", _general),
-        ("pcodec", _pcodec),
-        ("imagecodecs", _images),
-        ("pymecompress", _pymecompress),
-    ):
+    for package, of_package in (("numcodecs", _general), ("pcodec", _pcodec), ("imagecodecs", _images)):
         try:
             peers += of_package()
-        except (ImportError, BrokenProcessPool) as error:
+        except ImportError as error:
             missing.append(f"Left out: {package} ({error})")
     return peers, missing
+
+
+def pymecompress(process: Process) -> Peer:
+    """The Huffman coder of PYMECompress, without its quantisation, in a process of its own environment."""
+
+    def try_chunk(chunk: Codes) -> Trial:
+        with tempfile.TemporaryDirectory() as name:
+            path = Path(name) / "chunk.npy"
+            np.save(path, chunk)
+            done = process.ask("code", chunk=str(path))
+        if not done["same"]:
+            raise RuntimeError("PYMECompress does not give the codes back")
+        return Trial(done["size"], done["encode"], done["decode"])
+
+    return Peer("PYMECompress, Huffman", try_chunk)
 
 
 def _peer(
@@ -167,39 +173,3 @@ def _images() -> list[Peer]:
         *(webp_grey(method) for method in _WEBP_METHODS),
         webp_packed,
     ]
-
-
-def _pymecompress() -> list[Peer]:
-    """The Huffman coder of PYMECompress, without its quantisation, in a process that it may end."""
-    reason = _child().submit(_import_pymecompress).result()
-    if reason:
-        raise ImportError(reason)
-    return [Peer("PYMECompress, Huffman", lambda chunk: _child().submit(_try_pymecompress, chunk).result())]
-
-
-@functools.cache
-def _child() -> ProcessPoolExecutor:
-    return ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn"))
-
-
-def _import_pymecompress() -> str:
-    """Why it cannot be imported, or nothing."""
-    try:
-        import pymecompress.bcl  # noqa: F401
-    except ImportError as error:
-        return str(error)
-    return ""
-
-
-def _try_pymecompress(chunk: Codes) -> Trial:
-    from pymecompress.bcl import huffman_compress_buffer, huffman_decompress_buffer
-
-    def encode(chunk: Codes) -> list[Any]:
-        flat = chunk.ravel()
-        starts = range(0, flat.size, _PYMECOMPRESS_PIECE)
-        return [huffman_compress_buffer(flat[start : start + _PYMECOMPRESS_PIECE]) for start in starts]
-
-    def decode(parts: Sequence[Any], shape: tuple[int, ...]) -> npt.NDArray[Any]:
-        return np.concatenate([huffman_decompress_buffer(part, None) for part in parts]).reshape(shape)
-
-    return _timed("PYMECompress", encode, decode, chunk)

@@ -1,0 +1,69 @@
+"""An S3 service in a process of its own, which answers late and counts what it is asked."""
+
+from __future__ import annotations
+
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+KEY = "testing"
+
+
+class Service:
+    """The parent's end: where the service is, and what it was asked."""
+
+    def __init__(self, child: subprocess.Popen[str]) -> None:
+        self._child = child
+        told = json.loads(self._line())
+        self.bucket = str(told["bucket"])
+        self.environment = {
+            "FSSPEC_S3_ENDPOINT_URL": told["endpoint"],
+            "FSSPEC_S3_KEY": KEY,
+            "FSSPEC_S3_SECRET": KEY,
+            "AWS_DEFAULT_REGION": "us-east-1",
+        }
+
+    def _line(self) -> str:
+        assert self._child.stdout is not None
+        return self._child.stdout.readline()
+
+    def requests(self) -> int:
+        """How many requests there were since the last call."""
+        assert self._child.stdin is not None
+        self._child.stdin.write("\n")
+        self._child.stdin.flush()
+        return int(self._line())
+
+
+@contextmanager
+def slow_service(latency: float) -> Iterator[Service]:
+    """Run the service that the tests have behind a proxy that holds back each request for ``latency`` seconds."""
+    command = [sys.executable, __file__, str(latency)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
+        try:
+            yield Service(child)
+        finally:
+            child.kill()
+
+
+def main() -> None:
+    """Be the service, until stdin ends."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
+    from faulty import Fault, faulty_proxy
+    from services import s3_service
+
+    with s3_service() as service, faulty_proxy(service.endpoint) as proxy:
+        proxy.faults.append(Fault("slow", "", seconds=float(sys.argv[1])))
+        print(json.dumps({"endpoint": proxy.endpoint, "bucket": service.new_bucket()}), flush=True)
+        for _ in sys.stdin:
+            print(len(proxy.requests), flush=True)
+            proxy.requests.clear()
+
+
+if __name__ == "__main__":
+    main()

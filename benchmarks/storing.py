@@ -1,0 +1,264 @@
+"""Storing and reading a movie: every way in ``methods.py``, in a folder on one core and two and on S3, and as it grows.
+
+Every way has a process of its own, which has imported what it needs and holds the movie before anything is timed. They
+take turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from common import Counts, Regime, chosen, limit_bits, simulate
+from compression import plain_limit
+from methods import METHODS, ON_S3, Method
+from remote import slow_service
+from worker import Crashed, Process
+
+_RANDOM_FRAMES = 5
+
+#: Added to each request of the object store [s].
+LATENCY = 0.02
+
+#: Different frames in the movies that grow.
+_DIFFERENT = 256
+
+#: How they are stored.
+_GROWING = ("standard", "dense")
+
+#: Frames that they are read by.
+_SCAN_FRAMES = 128
+
+Record = dict[str, Any]
+
+
+def available(names: str, python: str | None) -> tuple[dict[str, str], list[str]]:
+    """The interpreter of every method that can be used here, and for each other a line that says why not.
+
+    Parameters
+    ----------
+    names
+        Regular expression, searched for in the names of the methods that are wanted.
+    python
+        The interpreter of PYMECompress's environment.
+    """
+    found, missing = {}, []
+    for name, method in METHODS.items():
+        if not re.search(names, name):
+            continue
+        if method.needs != "pymecompress":
+            reason = method.missing()
+        elif python is None:
+            reason = "give the Python of its environment with --pymecompress"
+        else:
+            tried = subprocess.run([python, "-c", "import pymecompress.bcl"], capture_output=True, text=True)
+            reason = tried.stderr.strip().rpartition("\n")[2]
+        if reason:
+            missing.append(f"Left out: {name} ({reason})")
+        else:
+            found[name] = python if method.needs == "pymecompress" and python else sys.executable
+    return found, missing
+
+
+@contextmanager
+def processes(pythons: dict[str, str], **options: Any) -> Iterator[dict[str, Process]]:
+    """A process for each method."""
+    started = {name: Process(name, python, **options) for name, python in pythons.items()}
+    try:
+        yield started
+    finally:
+        for process in started.values():
+            process.close()
+
+
+def load(started: dict[str, Process], movie: Path, regime: Regime, warm: str) -> None:
+    """Have all of them load the movie."""
+    for i, process in enumerate(started.values()):
+        process.send("load", movie=str(movie), noise=[regime.gain, regime.zero_level], warm=f"{warm}{i}")
+    for process in started.values():
+        process.receive()
+
+
+def turn(process: Process, place: str, numbers: Sequence[int], record: Record, save: str = "") -> None:
+    """One turn of a method: write, read, frame by frame, frames here and there; adds to its record."""
+    write = process.ask("write", place=place)
+    process.ask("open", place=place)
+    read = process.ask("read", save=save)
+    record["same"] = read["same"]
+    for key, did in (("write", write), ("read", read)):
+        record.setdefault(f"{key} [s]", []).append(did["seconds"])
+        record.setdefault(f"{key} peak [B]", did["peak"])  # of the first: later ones find memory that was used before
+    if numbers:
+        process.ask("open", place=place)
+        loop = process.ask("loop")
+        record.setdefault("frames a second", []).append(loop["frames"] / loop["seconds"])
+    for number in numbers:
+        process.ask("open", place=place)
+        record.setdefault("random frame [s]", []).append(process.ask("frame", number=number)["seconds"])
+
+
+def errors(regime: Regime, counts: Counts, stored: npt.NDArray[np.uint16]) -> Record:
+    """The largest change [sigma at the larger of before and after], and how many counts are off by more than one."""
+    worst, wrong = 0.0, 0
+    for before, after in zip(counts.astype(np.float32), stored.astype(np.float32), strict=True):
+        change = np.abs(after - before) / regime.sigma(np.maximum(before, after))
+        worst, wrong = max(worst, float(change.max())), wrong + int((change > 1).sum())
+    return {"worst error [sigma]": worst, "wrong counts": wrong}
+
+
+def measure_folder(options: argparse.Namespace, pythons: dict[str, str], say: Callable[[str], None]) -> list[Record]:
+    """Every method on every regime, in a folder."""
+    records = []
+    for regime in chosen(options.regimes):
+        say(f"folder: {regime.name}")
+        rng = np.random.default_rng(options.seed)
+        counts, means = simulate(regime, options.frames, options.size, rng, means=True)
+        limits = {
+            "codes": plain_limit(regime, counts, means),
+            "counts": limit_bits(means, lambda t, counts=counts: counts[t]),
+        }
+        of_method: dict[str, Record] = {name: {"method": name, "regime": regime.name} for name in pythons}
+        with tempfile.TemporaryDirectory(dir=options.folder) as name, processes(pythons) as started:
+            folder = Path(name)
+            np.save(folder / "movie.npy", counts)
+            load(started, folder / "movie.npy", regime, f"{folder}/warm")
+            for repetition in range(options.repeat):
+                numbers = rng.integers(0, len(counts), _RANDOM_FRAMES).tolist()
+                for process in list(started.values()):
+                    place, back = folder / "stored", folder / "back.npy"
+                    record = of_method[process.name]
+                    try:
+                        turn(process, str(place), numbers, record, "" if repetition else str(back))
+                    except Crashed as error:
+                        say(str(error))
+                        record["crashed"] = True
+                        started.pop(process.name).close()
+                    else:
+                        if not repetition:
+                            record |= _sizes(METHODS[process.name], regime, counts, place, back, limits, means)
+                    shutil.rmtree(place, ignore_errors=True)
+                    back.unlink(missing_ok=True)
+        records += [record | {"bytes": counts.nbytes} for record in of_method.values()]
+    return records
+
+
+def _sizes(
+    method: Method, regime: Regime, counts: Counts, place: Path, back: Path, limits: dict[str, float], means: Any
+) -> Record:
+    """What was stored: how small, how near the limit, how far from what went in."""
+    size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+    found: Record = {"ratio": counts.nbytes / size, "bits": 8 * size / counts.size, "keeps": method.keeps}
+    stored = np.load(back, mmap_mode="r") if back.exists() else counts
+    found |= errors(regime, counts, stored)
+    own = method.keeps == "own"
+    found["limit bits"] = limit_bits(means, lambda t: stored[t]) if own else limits[method.keeps]
+    return found
+
+
+def measure_one_core(options: argparse.Namespace, pythons: dict[str, str], say: Callable[[str], None]) -> list[Record]:
+    """Every method on the last regime, in a folder, on one core."""
+    regime = chosen(options.regimes)[-1]
+    say("one core")
+    counts, _ = simulate(regime, options.frames, options.size, np.random.default_rng(options.seed))
+    of_method = {name: {"method": name, "regime": regime.name, "bytes": counts.nbytes} for name in pythons}
+    with tempfile.TemporaryDirectory(dir=options.folder) as name, processes(pythons, cores=1) as started:
+        folder = Path(name)
+        np.save(folder / "movie.npy", counts)
+        load(started, folder / "movie.npy", regime, f"{folder}/warm")
+        for _ in range(options.repeat):
+            for process in list(started.values()):
+                try:
+                    turn(process, f"{folder}/stored", [], of_method[process.name])
+                except Crashed as error:
+                    say(str(error))
+                    of_method[process.name]["crashed"] = True
+                    started.pop(process.name).close()
+                shutil.rmtree(folder / "stored", ignore_errors=True)
+    return list(of_method.values())
+
+
+def measure_s3(options: argparse.Namespace, pythons: dict[str, str], say: Callable[[str], None]) -> list[Record]:
+    """Some methods on an object store, on the last regime: seconds, and requests."""
+    regime = chosen(options.regimes)[-1]
+    rng = np.random.default_rng(options.seed)
+    counts, _ = simulate(regime, options.frames, options.size, rng)
+    chosen_pythons = {name: pythons[name] for name in ON_S3 if name in pythons}
+    of_method: dict[str, Record] = {name: {"method": name, "regime": regime.name} for name in chosen_pythons}
+    say(f"S3: each request held back for {1e3 * LATENCY:g} ms")
+    with (
+        tempfile.TemporaryDirectory(dir=options.folder) as name,
+        slow_service(LATENCY) as service,
+        processes(chosen_pythons, environment=service.environment) as started,
+    ):
+        movie = Path(name) / "movie.npy"
+        np.save(movie, counts)
+        load(started, movie, regime, f"s3://{service.bucket}/warm")
+        for repetition in range(options.repeat):
+            for number, process in enumerate(started.values()):
+                place, record = f"s3://{service.bucket}/{number}/{repetition}", of_method[process.name]
+                frame = int(rng.integers(len(counts)))
+                for key, do, arguments in (
+                    ("write", "write", {"place": place}),
+                    ("read", "read", {}),
+                    ("random frame", "frame", {"number": frame}),
+                    ("loop", "loop", {}),
+                ):
+                    if do != "write":
+                        process.ask("open", place=place)
+                    service.requests()
+                    did = process.ask(do, **arguments)
+                    frames = did.get("frames", 1)
+                    record.setdefault(f"{key} [s]", []).append(did["seconds"] / frames)
+                    record.setdefault(f"{key} requests", []).append(service.requests() / frames)
+    return [record | {"bytes": counts.nbytes} for record in of_method.values()]
+
+
+def measure_growth(options: argparse.Namespace, pythons: dict[str, str], say: Callable[[str], None]) -> list[Record]:
+    """Ours on movies of growing length of the last regime, the middle one on one core too; each in a fresh process."""
+    regime = chosen(options.regimes)[-1]
+    block, _ = simulate(regime, min(options.frames, _DIFFERENT), options.size, np.random.default_rng(options.seed))
+    sizes = [int(float(size) * 1e9) for size in options.gigabytes.split(",")]
+    records = []
+    with tempfile.TemporaryDirectory(dir=options.folder) as name:
+        folder = Path(name)
+        np.save(folder / "movie.npy", block)
+        for number, (cores, size) in enumerate([*((2, size) for size in sizes), (1, sizes[len(sizes) // 2])]):
+            frames = max(1, round(size / block[0].nbytes))
+            for method in [name for name in _GROWING if name in pythons]:
+                say(f"growth: {method}, {frames * block[0].nbytes / 1e9:.2g} GB, {cores} cores")
+                process = Process(method, sys.executable, cores)
+                noise = [regime.gain, regime.zero_level]
+                warm, place = f"{folder}/warm-{method}{number}", folder / "stored"
+                try:
+                    process.ask("load", movie=str(folder / "movie.npy"), noise=noise, warm=warm, frames=frames)
+                    write = process.ask("write", place=str(place))
+                    process.ask("open", place=str(place))
+                    scan = process.ask("scan", frames=_SCAN_FRAMES)
+                finally:
+                    process.close()
+                stored = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
+                shutil.rmtree(place)
+                records.append(
+                    {
+                        "method": method,
+                        "regime": regime.name,
+                        "cores": cores,
+                        "bytes": frames * block[0].nbytes,
+                        "stored": stored,
+                        "write [s]": write["seconds"],
+                        "read [s]": scan["seconds"],
+                        "write peak [B]": write["peak"],
+                        "read peak [B]": scan["peak"],
+                    }
+                )
+    return records
