@@ -6,6 +6,7 @@ import json
 import logging
 import subprocess
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -53,6 +54,7 @@ def slow_service(latency: float) -> Iterator[Service]:
 def main() -> None:
     """Be the service, until stdin ends."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+    warnings.simplefilter("ignore")  # DataJoint has no settings here
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request
     from faulty import Fault, faulty_proxy
     from services import s3_service
