@@ -18,11 +18,12 @@ from .calibration import Calibration, calibrate
 from .errors import CalibrationError, ConfigurationError, FormatError, LosslessWarning
 from .handle import PhotonArray, open_array
 from .sources import Source, as_source, open_source
+from .storage.design import WritePlan
 from .storage.documents import read_documents, refuse_altered
 from .storage.location import Location
 from .storage.profiles import Levels, check_profile
 from .storage.values import value_range
-from .storage.writer import WritePlan, copy_objects, write_array
+from .storage.writer import copy_objects, write_array
 
 #: Bounds of ``step`` [noise standard deviations]: beyond them something other than compression was meant.
 _LARGEST_STEP = 8.0
