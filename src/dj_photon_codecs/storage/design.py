@@ -113,22 +113,24 @@ class Design:
         return self.layout.object_shape[0]
 
 
-def finished_documents(design: Design, n_frames: int, written: Sequence[Written]) -> dict[str, Json]:
+def finished_documents(
+    metadata: ArrayMetadata, record: MovieRecord, n_frames: int, written: Sequence[Written]
+) -> dict[str, Json]:
     """The metadata documents of a movie whose blocks are written, with its sealed record.
 
     Parameters
     ----------
-    design
+    metadata, record
         What the blocks were written by.
     n_frames
         Frames in all blocks.
     written
         The blocks in order of time.
     """
-    metadata = replace(design.metadata, shape=(n_frames, *design.metadata.shape[1:]))
+    metadata = replace(metadata, shape=(n_frames, *metadata.shape[1:]))
     record = replace(
-        design.record,
-        original_bytes=math.prod(metadata.shape) * design.plan.source.dtype.itemsize,
+        record,
+        original_bytes=math.prod(metadata.shape) * metadata.dtype.to_native_dtype().itemsize,
         stored_bytes=sum(block.stored_bytes for block in written),
         checksums=pack_checksums(np.concatenate([block.checksums for block in written])),
     )
@@ -136,8 +138,15 @@ def finished_documents(design: Design, n_frames: int, written: Sequence[Written]
     return metadata_documents(replace(metadata, attributes={ATTRIBUTE: record.to_dict()}))
 
 
-def plan_array(plan: WritePlan) -> Design:
+def plan_array(plan: WritePlan, shape: tuple[int, ...] | None = None) -> Design:
     """Decide how a movie is written; reads a few frames to try compressors on.
+
+    Parameters
+    ----------
+    plan
+        What is known of it.
+    shape
+        Of the movie, if its source is only the beginning of it.
 
     Raises
     ------
@@ -148,11 +157,12 @@ def plan_array(plan: WritePlan) -> Design:
     """
     source = plan.source
     encoding = _encoding(plan)
-    layout = plan_layout(source.shape, source.dtype.itemsize, plan.zarr_format)
+    shape = shape or source.shape
+    layout = plan_layout(shape, source.dtype.itemsize, plan.zarr_format)
     compression = _compression(plan, encoding, layout)
     if encoding.profile == "dense" and "serializer" not in compression:
         encoding = _encoding(replace(plan, profile="standard"))
-    return Design(plan, encoding, layout, _metadata(plan, encoding, layout, compression))
+    return Design(plan, encoding, layout, _metadata(plan, shape, encoding, layout, compression))
 
 
 def _encoding(plan: WritePlan) -> Encoding:
@@ -187,7 +197,9 @@ def _compression(plan: WritePlan, encoding: Encoding, layout: Layout) -> dict[st
     return {"compressors": codecs}
 
 
-def _metadata(plan: WritePlan, encoding: Encoding, layout: Layout, compression: dict[str, Any]) -> ArrayMetadata:
+def _metadata(
+    plan: WritePlan, shape: tuple[int, ...], encoding: Encoding, layout: Layout, compression: dict[str, Any]
+) -> ArrayMetadata:
     """The metadata of the array, as zarr itself makes it."""
     source = plan.source
     options = {**compression, "filters": (*encoding.filters, *compression.get("filters", ()))}
@@ -196,7 +208,7 @@ def _metadata(plan: WritePlan, encoding: Encoding, layout: Layout, compression: 
         options |= {"shards": layout.shard, "dimension_names": names}
     array = zarr.create_array(
         store=MemoryStore(),
-        shape=source.shape,
+        shape=shape,
         dtype=source.dtype,
         chunks=layout.chunk,
         fill_value=encoding.fill_value,

@@ -74,7 +74,7 @@ def _write(target: Target, design: Design) -> dict[str, Json]:
         except BaseException:
             _settle(under_way)
             raise
-    documents = finished_documents(design, source.shape[0], written)
+    documents = finished_documents(design.metadata, design.record, source.shape[0], written)
     put_documents(target, documents)
     return documents
 
