@@ -194,7 +194,7 @@ def row_place(
     columns = [column for column in heading.names if isinstance(heading[column].codec, PhotonCodec)]
     if attribute is None and len(columns) == 1:
         [attribute] = columns
-    if attribute not in columns:
+    if attribute is None or attribute not in columns:
         raise DataJointError(
             f"{name} has the photon columns {columns}, and attribute is {attribute!r}: name one of them"
         )
@@ -211,7 +211,7 @@ def row_place(
             f"the row for {name} has all attributes but {attribute!r}: unknown {unknown}, missing {lacking}, "
             f"given {sorted(row)}"
         )
-    key: Json = {field: row[field] for field in table.primary_key}
+    key: dict[str, Any] = {field: row[field] for field in table.primary_key}
     if table & key:
         raise DuplicateError(f"{name} has a row with {key} already: choose another key, or delete that row")
     codec: PhotonCodec = heading[attribute].codec
@@ -222,7 +222,7 @@ def row_place(
     path = codec._new_path(facts, key, store_name)
 
     def insert(movie: PhotonArray) -> None:
-        table.insert1({**row, attribute: _InPlace(_row(path, store_name, movie))})
+        table.insert1(row | {attribute: _InPlace(_row(path, store_name, movie))})
 
     return codec._location(path, store_name, config), codec._options(), insert
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import queue
 import threading
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from .._typing import AnyArray, Json
 from .._zarr import submit
+from ..anscombe.tables import prepare_long_work
 from ..calibration import Calibration
 from ..errors import InvalidMovieError, MovieTypeError
 from ..movies import WriteOptions, plan_movie, write_to
@@ -70,6 +72,7 @@ class BlockWriter:
         self._under_way: list[tuple[Future[Written], AnyArray]] = []
         self._written: list[Written] = []
         self._target = Target(location)
+        prepare_long_work()
         self._thread = threading.Thread(target=self._run, name="PhotonWriter", daemon=True)
         self._thread.start()
 
@@ -150,7 +153,7 @@ class BlockWriter:
         frames = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
         source = Source(frames, frames.shape, self._dtype, True, signed=self._dtype.kind == "i")
         plan = plan_movie(source, self._options, self._calibration, values=_any_value(self._dtype, self._calibration))
-        self._design = plan_array(plan, (_ENDLESS, *self._frame_shape))
+        self._design = plan_array(replace(plan, fast=True), (_ENDLESS, *self._frame_shape))
         self._writer = ObjectWriter(self._design.metadata, self._design.encoding, self._target)
         submit(write_journal(self._target, self._design.metadata, self._design.record)).result()
 

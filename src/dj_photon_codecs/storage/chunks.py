@@ -124,6 +124,8 @@ class ChunkReader:
         self.metadata = metadata
         self.store = store
         self._packed = checksums
+        #: How often a chunk was decoded.
+        self.decoded = 0
         self._indices: dict[Coords, AnyArray] = {}
         try:
             self._arrange(metadata)
@@ -352,6 +354,7 @@ class ChunkReader:
 
     async def decode(self, payload: Buffer, coords: Coords) -> AnyArray:
         """Counts of the bytes of one chunk, if they are the bytes that were written for it."""
+        self.decoded += 1
         try:
             [decoded] = await self.pipeline.decode([(payload, self.spec)])
             assert decoded is not None

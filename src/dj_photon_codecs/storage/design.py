@@ -59,6 +59,8 @@ class WritePlan:
         Whether the zero level was given, so that negative counts have a meaning.
     progress
         Whether to show a bar; None when it takes long.
+    fast
+        Whether compressing has to keep up with a camera.
     """
 
     source: Source
@@ -72,6 +74,7 @@ class WritePlan:
     zarr_format: ZarrFormat
     negative_allowed: bool
     progress: bool | None
+    fast: bool = False
 
 
 @dataclass(frozen=True)
@@ -177,7 +180,7 @@ def _compression(plan: WritePlan, encoding: Encoding, layout: Layout) -> dict[st
         codecs = given_codecs(plan.compressors, plan.zarr_format)
     else:
         sample = encoding.compressed_array(_trial_sample(plan.source, layout))
-        best = choose_compressor(sample)
+        best = choose_compressor(sample, fast=plan.fast)
         if plan.entropy_coder:
             if entropy_coder_pays(sample, best):
                 from ..entropy.codec_v3 import RansCodec

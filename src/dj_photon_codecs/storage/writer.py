@@ -7,11 +7,13 @@ behind does not open as an array.
 from __future__ import annotations
 
 import json
+import math
 from concurrent.futures import Future, wait
 from dataclasses import replace
 
 from .._typing import Json
 from .._zarr import default_buffer_prototype, submit
+from ..anscombe.tables import LONG_WORK, prepare_long_work
 from ..errors import CodeRangeError
 from .chunks import ChunkReader, Coords
 from .design import Design, WritePlan, finished_documents, plan_array
@@ -39,6 +41,8 @@ def write_array(location: Location, plan: WritePlan) -> dict[str, Json]:
     StorageError
         When the store fails.
     """
+    if plan.step and math.prod(plan.source.shape) >= LONG_WORK:
+        prepare_long_work()
     with all_or_nothing(location) as target:
         try:
             return _write(target, plan_array(plan))
