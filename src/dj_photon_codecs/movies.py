@@ -20,6 +20,7 @@ from .handle import PhotonArray, open_array
 from .sources import Source, as_source, open_source
 from .storage.design import WritePlan
 from .storage.documents import read_documents, refuse_altered
+from .storage.journal import read_journal
 from .storage.location import Location
 from .storage.profiles import Levels, check_profile
 from .storage.values import ValueRange, value_range
@@ -323,6 +324,11 @@ def open_movie(store: Any) -> PhotonArray:
     if "zarr.json" in documents and documents["zarr.json"].get("node_type") != "array":
         documents = {}  # a group
     if "zarr.json" not in documents and ".zarray" not in documents:
+        if submit(read_journal(location)).result() is not None:
+            raise FormatError(
+                f"the movie at {location.label} was never finished: whoever acquired it was ended before. "
+                f"recover_movie({location.label!r}) makes a movie of what is there"
+            )
         raise FormatError(
             f"there is no Zarr array at {location.label}: it needs a zarr.json or a .zarray document. Of a movie that "
             "lost it, a handle fetched from the database reads without it, and has its content in .documents"

@@ -19,7 +19,7 @@ from ..movies import WriteOptions, plan_movie, write_to
 from ..sources import Source
 from ..storage.design import Design, finished_documents, plan_array
 from ..storage.journal import remove_journal, write_journal
-from ..storage.layout import plan_layout
+from ..storage.layout import ENDLESS, plan_layout
 from ..storage.location import Location
 from ..storage.objects import ObjectWriter, Written
 from ..storage.target import Target
@@ -34,9 +34,6 @@ _CALIBRATION_BYTES = 1 << 28
 
 #: Blocks that are encoded and written at a time.
 _UNDER_WAY = 2
-
-#: A length of movies that no movie has: how many frames will come is not known.
-_ENDLESS = 1 << 40
 
 
 class BlockWriter:
@@ -56,7 +53,7 @@ class BlockWriter:
     ) -> None:
         self._location, self._options, self._calibration = location, options, calibration
         self._frame_shape, self._dtype = frame_shape, dtype
-        self._stride = plan_layout((_ENDLESS, *frame_shape), dtype.itemsize, options.zarr_format).object_shape[0]
+        self._stride = plan_layout((ENDLESS, *frame_shape), dtype.itemsize, options.zarr_format).object_shape[0]
         block_bytes = self._stride * int(np.prod(frame_shape)) * dtype.itemsize
         frames = min(_CALIBRATION_FRAMES, max(1, _CALIBRATION_BYTES * self._stride // block_bytes))
         #: Blocks to plan by.
@@ -153,7 +150,7 @@ class BlockWriter:
         frames = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
         source = Source(frames, frames.shape, self._dtype, True, signed=self._dtype.kind == "i")
         plan = plan_movie(source, self._options, self._calibration, values=_any_value(self._dtype, self._calibration))
-        self._design = plan_array(replace(plan, fast=True), (_ENDLESS, *self._frame_shape))
+        self._design = plan_array(replace(plan, fast=True), (ENDLESS, *self._frame_shape))
         self._writer = ObjectWriter(self._design.metadata, self._design.encoding, self._target)
         submit(write_journal(self._target, self._design.metadata, self._design.record)).result()
 
@@ -163,14 +160,20 @@ class BlockWriter:
         first = len(self._written) + len(self._under_way)
         if self._dtype.kind == "f":  # any integer can be stored
             check_block(block, first * self._stride, negative_allowed=self._design.plan.negative_allowed)
-        self._under_way.append((submit(self._writer.write_block(block, first)), block))
+        future = submit(self._writer.write_block(block, first))
+        self._under_way.append((future, block))
+        future.add_done_callback(lambda done: self._count(done, len(block)))
+
+    def _count(self, done: Future[Written], frames: int) -> None:
+        """Count what is in the store: in the thread that writes, where one block ends at a time."""
+        if not done.cancelled() and done.exception() is None:
+            self.frames_stored += frames
 
     def _settle(self, at_most: int) -> None:
         """Wait until no more blocks than that are under way."""
         while len(self._under_way) > at_most:
             future, block = self._under_way.pop(0)
             self._written.append(future.result())
-            self.frames_stored += len(block)
             if len(block) == self._stride:
                 self._free.put(block)
 

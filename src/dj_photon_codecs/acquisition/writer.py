@@ -36,7 +36,8 @@ class PhotonWriter:
     step, profile, compressors, zarr_format
         As in :func:`~dj_photon_codecs.write_movie`; not ``anscombe-v1``, whose codes depend on the highest count.
     backlog_bytes
-        Frames that may wait to be written [bytes]. When they are as many, :meth:`append` waits.
+        Frames that may wait to be written [bytes]. When they are as many, :meth:`append` waits. Memory is bounded by
+        this and four blocks (256 MiB) more.
 
     Raises
     ------
@@ -84,6 +85,8 @@ class PhotonWriter:
                 "the anscombe-v1 profile needs to know the highest count before the first frame is written: acquire "
                 "with the lossless profile, and write_movie(path, movie, profile='anscombe-v1') from that"
             )
+        if backlog_bytes < 1:
+            raise ConfigurationError(f"backlog_bytes must be a positive number of bytes, got {backlog_bytes!r}")
         empty_target(location)
         self._location, self._options, self._calibration = location, options, calibration
         self._backlog_bytes = backlog_bytes

@@ -6,12 +6,14 @@ Specified in ``docs/spec/layout.md``.
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 
 from .._zarr import ArrayMetadata, default_buffer_prototype, metadata_documents, parse_metadata
 from ..errors import DamagedChunkError, FormatError, MissingChunkError
 from .chunks import ChunkReader, Coords
+from .layout import ENDLESS
 from .limits import check_metadata
 from .location import Location, ProcessStore
 from .objects import Written
@@ -27,7 +29,8 @@ _VERSION = 1
 
 async def write_journal(target: Target, metadata: ArrayMetadata, record: MovieRecord) -> None:
     """Write the journal of a movie of which nothing is written yet."""
-    document = {"format_version": _VERSION, "zarr": metadata_documents(metadata), "record": record.to_dict()}
+    nothing = replace(metadata, shape=(0, *metadata.shape[1:]))
+    document = {"format_version": _VERSION, "zarr": metadata_documents(nothing), "record": record.to_dict()}
     await target.put(JOURNAL, default_buffer_prototype().buffer.from_bytes(json.dumps(document, indent=2).encode()))
 
 
@@ -37,7 +40,7 @@ async def remove_journal(target: Target) -> None:
 
 
 async def read_journal(location: Location) -> tuple[ArrayMetadata, MovieRecord] | None:
-    """The metadata and the record of an unfinished movie; None where there is no journal.
+    """The metadata, of a length beyond any, and the record of an unfinished movie; None where there is no journal.
 
     Raises
     ------
@@ -64,7 +67,7 @@ async def read_journal(location: Location) -> tuple[ArrayMetadata, MovieRecord] 
     metadata = parse_metadata(documents)
     found = MovieRecord.from_dict(record, where)
     check_metadata(metadata, found, location.label)
-    return metadata, found
+    return replace(metadata, shape=(ENDLESS, *metadata.shape[1:])), found
 
 
 async def recover_blocks(target: Target, metadata: ArrayMetadata) -> tuple[int, list[Written]]:

@@ -46,6 +46,10 @@ class ObjectWriter:
         self._encoding = encoding
         self._target = target
 
+    def keys(self) -> list[str]:
+        """The keys of all objects of the array."""
+        return [self._reader.key(stored) for stored in self._reader.grid.all_objects()]
+
     async def write_block(self, block: AnyArray, time_index: int) -> Written:
         """Write the objects that hold a run of frames.
 

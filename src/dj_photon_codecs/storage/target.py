@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -45,6 +45,10 @@ class Target:
         self._written.append(key)  # before it is: a store that answers too late has written it all the same
         with self.location.errors_named(f"object {key!r} of {self.location.label} could not be written"):
             await self._store.set(key, content)
+
+    def others_write(self, keys: Iterable[str]) -> None:
+        """Note what other processes write here, so that it is removed with the rest."""
+        self._written += keys
 
     async def is_empty(self) -> bool:
         """Whether nothing at all is stored there.

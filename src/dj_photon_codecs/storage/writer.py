@@ -17,11 +17,13 @@ from ..anscombe.tables import LONG_WORK, prepare_long_work
 from ..errors import CodeRangeError
 from .chunks import ChunkReader, Coords
 from .design import Design, WritePlan, finished_documents, plan_array
+from .layout import plan_layout
 from .location import Location
 from .objects import ObjectWriter, Written
+from .parallel import is_dask, scan_blocks, write_blocks
 from .progress import progress_bar
 from .target import Target, all_or_nothing
-from .values import check_block, scan
+from .values import ValueRange, check_block, scan
 
 
 def write_array(location: Location, plan: WritePlan) -> dict[str, Json]:
@@ -51,12 +53,29 @@ def write_array(location: Location, plan: WritePlan) -> dict[str, Json]:
                 raise
         # A frame outside the sample needs wider codes: look at the whole movie, and begin again.
         submit(target.clear()).result()
-        values = scan(plan.source, negative_allowed=plan.negative_allowed)
+        values = _scan(plan)
         return _write(target, plan_array(replace(plan, values=values)))
 
 
 def _write(target: Target, design: Design) -> dict[str, Json]:
     """One pass through the movie with a decided encoding."""
+    written = (write_blocks if is_dask(design.plan.source.value) else _write_in_order)(target, design)
+    documents = finished_documents(design.metadata, design.record, design.plan.source.shape[0], written)
+    put_documents(target, documents)
+    return documents
+
+
+def _scan(plan: WritePlan) -> ValueRange:
+    """The range of all counts."""
+    source = plan.source
+    if is_dask(source.value):
+        stride = plan_layout(source.shape, source.dtype.itemsize, plan.zarr_format).object_shape[0]
+        return scan_blocks(source, stride, negative_allowed=plan.negative_allowed)
+    return scan(source, negative_allowed=plan.negative_allowed)
+
+
+def _write_in_order(target: Target, design: Design) -> list[Written]:
+    """Write one block after the other, reading the next in the meantime."""
     plan, source = design.plan, design.plan.source
     writer = ObjectWriter(design.metadata, design.encoding, target)
     written: list[Written] = []
@@ -78,9 +97,7 @@ def _write(target: Target, design: Design) -> dict[str, Json]:
         except BaseException:
             _settle(under_way)
             raise
-    documents = finished_documents(design.metadata, design.record, source.shape[0], written)
-    put_documents(target, documents)
-    return documents
+    return written
 
 
 def put_documents(target: Target, documents: dict[str, Json]) -> None:
