@@ -43,7 +43,7 @@ def declare_recording(schema: Any, column: str = "<photon@imaging>") -> Any:
     return Recording
 
 
-def declare_movies(pipeline: Pipeline) -> Any:
+def declare_movies(pipeline: Pipeline, codec: str = "photon") -> Any:
     """A table of movies, with a number for a key."""
 
     @pipeline.schema
@@ -51,7 +51,7 @@ def declare_movies(pipeline: Pipeline) -> Any:
         definition = f"""
         recording : int32
         ---
-        movie : <photon@{pipeline.store}>
+        movie : <{codec}@{pipeline.store}>
         """
 
     return Recording

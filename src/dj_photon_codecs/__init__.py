@@ -8,6 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .acquisition import PhotonWriter, recover_movie
     from .anscombe.codec_v2 import AnscombeTransformV2, DitheredAnscombeV2
     from .anscombe.codec_v3 import AnscombeTransformV3, DitheredAnscombeV3
     from .anscombe.generalized import generalized_anscombe, generalized_inverse_anscombe
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from .sources import FileMovie, open_source
 
 _HOMES = {
+    "acquisition": ("PhotonWriter", "recover_movie"),
     "anscombe.codec_v2": ("AnscombeTransformV2", "DitheredAnscombeV2"),
     "anscombe.codec_v3": ("AnscombeTransformV3", "DitheredAnscombeV3"),
     "anscombe.generalized": ("generalized_anscombe", "generalized_inverse_anscombe"),
@@ -87,6 +89,7 @@ __all__ = [
     "PhotonDenseCodec",
     "PhotonMovie",
     "PhotonPortableCodec",
+    "PhotonWriter",
     "RansCodec",
     "SourceError",
     "SourceNotFoundError",
@@ -97,6 +100,7 @@ __all__ = [
     "generalized_inverse_anscombe",
     "open_movie",
     "open_source",
+    "recover_movie",
     "write_movie",
 ]
 

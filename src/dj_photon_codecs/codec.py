@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import replace
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeGuard
 
 import datajoint as dj
 from datajoint.builtin_codecs import SchemaCodec
-from datajoint.errors import DataJointError
+from datajoint.codecs import resolve_dtype
+from datajoint.errors import DataJointError, DuplicateError
 from datajoint.storage import StorageBackend
 
 from ._typing import Json, ZarrFormat
@@ -83,7 +85,7 @@ class PhotonCodec(SchemaCodec):  # type: ignore[misc]  # DataJoint ships no type
             For what is not an array of counts with axes (time, ..., height, width).
         """
         movie = value.movie if isinstance(value, PhotonMovie) else value
-        if not isinstance(movie, str | os.PathLike):  # a file is opened once, when it is stored
+        if not isinstance(movie, str | os.PathLike | _InPlace):  # a file is opened once, when it is stored
             as_source(movie)
 
     def encode(
@@ -104,6 +106,8 @@ class PhotonCodec(SchemaCodec):  # type: ignore[misc]  # DataJoint ships no type
             When the store is not configured.
         """
         facts, primary_key = _facts(key, context)
+        if isinstance(value, _InPlace):
+            return value.row
         missing = [name for name in ("schema", "table", "field") if not facts[name]]
         if missing:
             raise DataJointError(
@@ -113,17 +117,21 @@ class PhotonCodec(SchemaCodec):  # type: ignore[misc]  # DataJoint ships no type
         # Resolve the default store's name, and record it: a collector bound to the store by name would
         # otherwise take the movie for an orphan.
         name = resolved_store_name(store_name, config)
-        path: str | None = None
+        path = ""
 
         def place() -> Location:
             nonlocal path
-            where = facts["schema"], facts["table"], facts["field"], primary_key
-            path, _ = self._build_path(*where, ext=".zarr", store_name=name, config=config)
+            path = self._new_path(facts, primary_key, name)
             return self._location(path, name, config)
 
         stored = write_to(place, value, self._options())
-        assert stored.record is not None
-        return {_PATH: path, _STORE: name, **stored.record.to_dict(), _METADATA: without_record(stored.documents)}
+        return _row(path, name, stored)
+
+    def _new_path(self, facts: dict[str, Any], primary_key: dict[str, Any], store_name: str) -> str:
+        """A path in a store that mirrors the schema, with a random token: no two are the same."""
+        where = facts["schema"], facts["table"], facts["field"], primary_key
+        path, _ = self._build_path(*where, ext=".zarr", store_name=store_name, config=facts["config"])
+        return str(path)
 
     def decode(
         self, stored: Any, *, key: dict[str, Any] | None = None, context: dict[str, Any] | None = None
@@ -153,6 +161,76 @@ class PhotonCodec(SchemaCodec):  # type: ignore[misc]  # DataJoint ships no type
         if backend.protocol == "file":
             return replace(Location.of(full), store_name=store_name)
         return Location(backend.get_url(path), full, backend.fs, store_name=store_name)
+
+
+@dataclass(frozen=True)
+class _InPlace:
+    """A movie that lies where its row will have it: inserted, it is left there."""
+
+    row: Json
+
+
+def row_place(
+    table: Any, row: Json, attribute: str | None
+) -> tuple[Location, WriteOptions, Callable[[PhotonArray], None]]:
+    """Where the movie of a row that is yet to be inserted will lie, how it is written, and what then inserts the row.
+
+    Parameters
+    ----------
+    table
+        The table, or its class.
+    row
+        All attributes of the row but the movie.
+    attribute
+        The photon column; None for the only one.
+
+    Raises
+    ------
+    DataJointError
+        When that cannot become a row: found out before the movie is there, as far as the table tells.
+    """
+    table = table() if isinstance(table, type) else table
+    heading, name = table.heading, table.full_table_name
+    columns = [column for column in heading.names if isinstance(heading[column].codec, PhotonCodec)]
+    if attribute is None and len(columns) == 1:
+        [attribute] = columns
+    if attribute is None or attribute not in columns:
+        raise DataJointError(
+            f"{name} has the photon columns {columns}, and attribute is {attribute!r}: name one of them"
+        )
+    unknown = [field for field in row if field not in heading.names]
+    lacking = [
+        field
+        for field in heading.names
+        if field not in (attribute, *row)
+        and (field in table.primary_key or (heading[field].default is None and not heading[field].nullable))
+        and not heading[field].autoincrement
+    ]
+    if unknown or lacking or attribute in row:
+        raise DataJointError(
+            f"the row for {name} has all attributes but {attribute!r}: unknown {unknown}, missing {lacking}, "
+            f"given {sorted(row)}"
+        )
+    key: dict[str, Any] = {field: row[field] for field in table.primary_key}
+    if table & key:
+        raise DuplicateError(f"{name} has a row with {key} already: choose another key, or delete that row")
+    codec: PhotonCodec = heading[attribute].codec
+    config = table.connection._config
+    _, _, given = resolve_dtype(f"<{codec.name}>", store_name=heading[attribute].store)
+    store_name = resolved_store_name(given, config)
+    facts = {"schema": table.database, "table": table.table_name, "field": attribute, "config": config}
+    path = codec._new_path(facts, key, store_name)
+
+    def insert(movie: PhotonArray) -> None:
+        table.insert1(row | {attribute: _InPlace(_row(path, store_name, movie))})
+
+    return codec._location(path, store_name, config), codec._options(), insert
+
+
+def _row(path: str, store_name: str, movie: PhotonArray) -> Json:
+    """The JSON value of a row whose movie is stored."""
+    assert movie.record is not None
+    return {_PATH: path, _STORE: store_name, **movie.record.to_dict(), _METADATA: without_record(movie.documents)}
 
 
 class PhotonPortableCodec(PhotonCodec):

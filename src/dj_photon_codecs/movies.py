@@ -18,11 +18,13 @@ from .calibration import Calibration, calibrate
 from .errors import CalibrationError, ConfigurationError, FormatError, LosslessWarning
 from .handle import PhotonArray, open_array
 from .sources import Source, as_source, open_source
+from .storage.design import WritePlan
 from .storage.documents import read_documents, refuse_altered
+from .storage.journal import read_journal
 from .storage.location import Location
 from .storage.profiles import Levels, check_profile
-from .storage.values import value_range
-from .storage.writer import WritePlan, copy_objects, write_array
+from .storage.values import ValueRange, value_range
+from .storage.writer import copy_objects, write_array
 
 #: Bounds of ``step`` [noise standard deviations]: beyond them something other than compression was meant.
 _LARGEST_STEP = 8.0
@@ -207,7 +209,7 @@ def write_to(
             location = place()
             copy_objects(movie._chunks.reader, movie._documents, location)
             return PhotonArray(location, movie._documents, movie.record)
-        plan = _plan(source, options, calibration)
+        plan = plan_movie(source, options, calibration)
         location = place()
         return open_array(location, write_array(location, plan))
 
@@ -238,10 +240,20 @@ def _settings_agree(movie: PhotonArray, options: WriteOptions, calibration: Cali
     return same_noise and (same_step or lossless) and movie.metadata.zarr_format == options.zarr_format
 
 
-def _plan(source: Source, options: WriteOptions, calibration: Calibration | None) -> WritePlan:
-    """Settle the noise model, and with it the profile."""
+def plan_movie(
+    source: Source, options: WriteOptions, calibration: Calibration | None, values: ValueRange | None = None
+) -> WritePlan:
+    """Settle the noise model, and with it the profile.
+
+    Parameters
+    ----------
+    source, options, calibration
+        The movie, and what its owner wants.
+    values
+        The range of its counts; looked for in the movie when None.
+    """
     negative_allowed = calibration is not None or source.signed
-    values = value_range(source, negative_allowed=negative_allowed)
+    values = values or value_range(source, negative_allowed=negative_allowed)
     if calibration is None and isinstance(source.value, PhotonArray) and source.value.record is not None:
         calibration = source.value.calibration  # measured on the original counts: better than anew
     profile, step = options.profile, options.step
@@ -312,6 +324,11 @@ def open_movie(store: Any) -> PhotonArray:
     if "zarr.json" in documents and documents["zarr.json"].get("node_type") != "array":
         documents = {}  # a group
     if "zarr.json" not in documents and ".zarray" not in documents:
+        if submit(read_journal(location)).result() is not None:
+            raise FormatError(
+                f"the movie at {location.label} was never finished: whoever acquired it was ended before. "
+                f"recover_movie({location.label!r}) makes a movie of what is there"
+            )
         raise FormatError(
             f"there is no Zarr array at {location.label}: it needs a zarr.json or a .zarray document. Of a movie that "
             "lost it, a handle fetched from the database reads without it, and has its content in .documents"

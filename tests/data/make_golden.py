@@ -14,18 +14,24 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 import sys
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
-from dj_photon_codecs import Calibration, write_movie
+from dj_photon_codecs import Calibration, PhotonWriter, recover_movie, write_movie
 from dj_photon_codecs.storage import layout
 from dj_photon_codecs.storage.record import without_record
 
 GOLDEN = Path(__file__).parent / "golden"
+
+#: What a process leaves that is killed while it acquires: two blocks of ten frames and a journal.
+UNFINISHED = Path(__file__).parent / "unfinished" / "v1_unfinished"
 
 #: Checksums of all files, as ``sha256sum`` writes them: what shows that one was changed.
 SUMS = GOLDEN / "SHA256SUMS"
@@ -147,8 +153,29 @@ def make(name: str, golden: Golden, folder: Path) -> None:
     (folder / "row.json").write_text(json.dumps(row, indent=1) + "\n")
 
 
+def make_unfinished() -> None:
+    """Write what a killed :class:`~dj_photon_codecs.PhotonWriter` leaves."""
+    layout.CHUNK_PIXELS, layout.SHARD_BYTES = 5 * 16 * 16, 10 * 16 * 16 * 2
+    counts = Golden("uint16", (23, 16, 16), 0, 8000, None).counts()
+    folder = UNFINISHED / "movie.zarr"
+    writer = PhotonWriter(folder, calibration=Calibration.given(100.0, 157.3))
+    writer.extend(counts)
+    while writer.backlog > 3:
+        time.sleep(0.01)
+    with TemporaryDirectory() as copy:
+        shutil.copytree(folder, copy, dirs_exist_ok=True)
+        np.save(UNFINISHED / "expected.npy", recover_movie(copy)[:])
+    files = sorted(path for path in UNFINISHED.rglob("*") if path.is_file())
+    lines = [
+        f"{hashlib.sha256(file.read_bytes()).hexdigest()}  {file.relative_to(UNFINISHED).as_posix()}" for file in files
+    ]
+    (UNFINISHED / "SHA256SUMS").write_text("\n".join(lines) + "\n")
+
+
 def main() -> None:
     """Make the golden files that are not there."""
+    if not UNFINISHED.exists():
+        make_unfinished()
     made: list[str] = []
     for name, golden in V1.items():
         if (GOLDEN / name).exists():

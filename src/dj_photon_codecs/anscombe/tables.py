@@ -1,14 +1,30 @@
-"""Lookup tables applied to whole arrays, at memory bandwidth."""
+"""Lookup tables applied to whole arrays, at memory bandwidth.
+
+With numpy, or by a compiled loop once numba is loaded: two threads with numpy wait for each other's turn with the
+interpreter, and take up to three times as long. Loading it takes a third of a second, so it is left to long work.
+"""
 
 from __future__ import annotations
+
+import sys
 
 import numpy as np
 
 from .._typing import AnyArray
 
-#: Elements per pass: index, codes and table stay in the processor's cache. In passes of a quarter, two threads wait for
-#: each other's turn with the interpreter half of the time.
-_BLOCK = 1 << 15
+#: Elements per pass: few passes, of which each needs the interpreter, and indices that stay in the processor's cache.
+_BLOCK = 1 << 17
+
+#: Elements from which on it pays to load numba: about a thousand frames of 512 x 512.
+LONG_WORK = 1 << 28
+
+#: Places over which a compiled loop repeats, where all have the same row.
+_PLACES = 1 << 12
+
+
+def prepare_long_work() -> None:
+    """Load what makes long work faster."""
+    from . import kernels  # noqa: F401  # that numba is loaded is what counts
 
 
 def apply_table(table: AnyArray, indices: AnyArray, out: AnyArray | None = None) -> AnyArray:
@@ -23,17 +39,7 @@ def apply_table(table: AnyArray, indices: AnyArray, out: AnyArray | None = None)
     out
         C-contiguous array to fill, of the shape of ``indices`` and the dtype of ``table``; made when None.
     """
-    if out is None:
-        out = np.empty(indices.shape, table.dtype)
-    flat, result = indices.reshape(-1), out.reshape(-1)
-    # numpy converts small indices to intp for the whole array at once; a reused block of them halves the time.
-    positions = np.empty(min(_BLOCK, flat.size), np.intp)
-    for start in range(0, flat.size, _BLOCK):
-        block = flat[start : start + _BLOCK]
-        index = positions[: block.size]
-        index[...] = block
-        np.take(table, index, out=result[start : start + _BLOCK], mode="clip")
-    return out
+    return _look_up(table, np.zeros(_PLACES, np.intp), indices, out)
 
 
 def apply_rows(table: AnyArray, first: int, rows: AnyArray, values: AnyArray) -> AnyArray:
@@ -50,17 +56,29 @@ def apply_rows(table: AnyArray, first: int, rows: AnyArray, values: AnyArray) ->
     values
         C-contiguous integers of any shape, each with a column.
     """
-    out = np.empty(values.shape, table.dtype)
-    flat, result, content = values.reshape(-1), out.reshape(-1), table.reshape(-1)
+    # where each place's row begins in the table, less the first value
+    return _look_up(table.reshape(-1), rows.astype(np.intp) * table.shape[1] - first, values, None)
+
+
+def _look_up(table: AnyArray, begins: AnyArray, values: AnyArray, out: AnyArray | None) -> AnyArray:
+    """``table[begins[n mod begins.size] + values[n]]`` for the ``n``-th value."""
+    if out is None:
+        out = np.empty(values.shape, table.dtype)
+    flat, result = values.reshape(-1), out.reshape(-1)
+    if "numba" in sys.modules:
+        from .kernels import look_up
+
+        look_up(table, begins, flat, result)
+        return out
+    # numpy converts small indices to intp for the whole array at once; a reused block of them halves the time.
     block = min(_BLOCK, flat.size)
-    # Where each place's row begins in the table, less the first value; goes on beyond its end for the last block.
-    begins = np.resize(rows.astype(np.intp) * table.shape[1] - first, rows.size + block)
+    repeated = np.resize(begins, begins.size + block)  # goes on beyond its end for the last block
     positions = np.empty(block, np.intp)
-    for start in range(0, flat.size, block):
-        part = flat[start : start + block]
+    for start in range(0, flat.size, _BLOCK):
+        part = flat[start : start + _BLOCK]
         index = positions[: part.size]
         index[...] = part
-        at = start % rows.size
-        index += begins[at : at + part.size]
-        np.take(content, index, out=result[start : start + block], mode="clip")
+        at = start % begins.size
+        index += repeated[at : at + part.size]
+        np.take(table, index, out=result[start : start + _BLOCK], mode="clip")
     return out

@@ -6,29 +6,16 @@ of explicit width, no floating point but where a result is exact, and check what
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
-import numba
 import numpy as np
 
+from .._compiled import compiled
 from .model import FRACTION_BITS, LANES, SCALE_BITS, STATE_LOW, SYMBOL_ZERO, WEIGHT_BITS, Model
 
 #: What compiled functions take: numba sees the exact types, and needs no annotations.
 Array = Any
 Int = Any
-
-_Function = TypeVar("_Function", bound=Callable[..., Any])
-
-
-def compiled(function: _Function) -> _Function:
-    """Compile on first call, and keep the machine code on disk where that is possible."""
-    try:
-        cached: _Function = numba.njit(function, cache=True, nogil=True, error_model="numpy")
-    except RuntimeError:  # neither the package nor the home folder can be written to: every process compiles anew
-        cached = numba.njit(function, nogil=True, error_model="numpy")
-    return cached
-
 
 i32 = np.int32
 i64 = np.int64

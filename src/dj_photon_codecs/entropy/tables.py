@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from .kernels import Array, Int, compiled, i64, u8, u32
+from .._compiled import compiled
+from .kernels import Array, Int, i64, u8, u32
 from .model import MAX_TABLES, SCALE, SYMBOLS
 
 #: Bits that a table costs, without its symbols and for each of them, as they are stored.

@@ -77,7 +77,7 @@ def open_source(path: str | os.PathLike[str], *, channel: int | None = None, pla
     name = os.fspath(path)
     if not Path(name).exists():
         raise SourceNotFoundError(
-            f"a photon movie must be an array or the path of a file, and there is no file or folder at {name!r}"
+            f"a photon movie must be an array, got {type(path).__name__} {name!r}, which is no file or folder either"
         )
     if not name.endswith(".npy"):
         raise SourceError(f"{name} is of no kind that is read here: .npy")

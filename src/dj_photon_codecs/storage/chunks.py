@@ -124,6 +124,8 @@ class ChunkReader:
         self.metadata = metadata
         self.store = store
         self._packed = checksums
+        #: How often a chunk was decoded.
+        self.decoded = 0
         self._indices: dict[Coords, AnyArray] = {}
         try:
             self._arrange(metadata)
@@ -220,17 +222,10 @@ class ChunkReader:
 
     async def read_object(self, stored: Coords) -> dict[Coords, AnyArray | Exception]:
         """Every inner chunk of an object in one request: decoded, or the error that reading it gives."""
-        wanted = list(self.grid.chunks_in(stored))
         try:
-            content = await self._get(stored, None, wanted[0])
-            if self._sharding is None:
-                payloads: list[Any] = [content]
-            else:
-                index = await self._decode_index(self._index_bytes(content), wanted[0])
-                self._indices[stored] = index
-                payloads = [self._slice(content, index, coords) for coords in wanted]
+            _, payloads = await self._payloads(stored)
         except (MissingChunkError, DamagedChunkError) as error:
-            return dict.fromkeys(wanted, error)
+            return dict.fromkeys(self.grid.chunks_in(stored), error)
 
         async def decoded(payload: Any, coords: Coords) -> AnyArray | Exception:
             if isinstance(payload, Exception):
@@ -240,8 +235,35 @@ class ChunkReader:
             except DamagedChunkError as error:
                 return error
 
-        results = await asyncio.gather(*map(decoded, payloads, wanted))
-        return dict(zip(wanted, results, strict=True))
+        results = await asyncio.gather(*(decoded(payload, coords) for coords, payload in payloads.items()))
+        return dict(zip(payloads, results, strict=True))
+
+    async def object_checksums(self, stored: Coords) -> tuple[int, dict[Coords, int]]:
+        """The size of an object in bytes, and what each of its chunks ends in; each is decoded, and so checked.
+
+        Raises
+        ------
+        MissingChunkError, DamagedChunkError
+            When the object or a chunk of it is missing, truncated or altered.
+        """
+        content, payloads = await self._payloads(stored)
+        found = {}
+        for coords, payload in payloads.items():
+            if isinstance(payload, Exception):
+                raise payload
+            await self.decode(payload, coords)
+            found[coords] = checksum_of(payload.as_numpy_array()[-CHECKSUM_BYTES:].tobytes())
+        return len(content), found
+
+    async def _payloads(self, stored: Coords) -> tuple[Buffer, dict[Coords, Any]]:
+        """An object, and the payload of every chunk in it, or what is wrong with that chunk."""
+        wanted = list(self.grid.chunks_in(stored))
+        content = await self._get(stored, None, wanted[0])
+        if self._sharding is None:
+            return content, {wanted[0]: content}
+        index = await self._decode_index(self._index_bytes(content), wanted[0])
+        self._indices[stored] = index
+        return content, {coords: self._slice(content, index, coords) for coords in wanted}
 
     def _slice(self, content: Buffer, index: AnyArray, coords: Coords) -> Any:
         """The payload of one chunk out of its whole object, or what is wrong with it."""
@@ -332,6 +354,7 @@ class ChunkReader:
 
     async def decode(self, payload: Buffer, coords: Coords) -> AnyArray:
         """Counts of the bytes of one chunk, if they are the bytes that were written for it."""
+        self.decoded += 1
         try:
             [decoded] = await self.pipeline.decode([(payload, self.spec)])
             assert decoded is not None

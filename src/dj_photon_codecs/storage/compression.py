@@ -17,8 +17,9 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from .._typing import AnyArray, ZarrFormat
 from ..errors import ConfigurationError
 
-#: What is tried: Zstd level 1, and Blosc-Zstd as (level, shuffle).
+#: What is tried: Zstd level 1, and Blosc-Zstd as (level, shuffle); the first only where time is short.
 _BLOSC_TRIALS = ((1, "bitshuffle"), (5, "bitshuffle"), (1, "shuffle"), (5, "shuffle"))
+_FAST_TRIALS = _BLOSC_TRIALS[:1]
 
 _SHUFFLES = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
 
@@ -26,17 +27,19 @@ _SHUFFLES = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
 _WORTH = 0.005
 
 
-def choose_compressor(sample: AnyArray) -> Numcodec:
+def choose_compressor(sample: AnyArray, *, fast: bool = False) -> Numcodec:
     """The numcodecs compressor that makes ``sample`` smallest; faster ones first among equals.
 
     Parameters
     ----------
     sample
         What the compressor will see of an inner chunk: codes, or counts.
+    fast
+        Whether only those come into question that keep up with a camera, at a few per cent of size.
     """
     sample = np.ascontiguousarray(sample)
     candidates: list[Numcodec] = [numcodecs.Zstd(level=1)]
-    for level, shuffle in _BLOSC_TRIALS:
+    for level, shuffle in _FAST_TRIALS if fast else _BLOSC_TRIALS:
         if shuffle == "shuffle" and sample.dtype.itemsize == 1:
             continue  # bytes of single bytes have no order to change
         candidates.append(numcodecs.Blosc(cname="zstd", clevel=level, shuffle=_SHUFFLES[shuffle]))

@@ -20,6 +20,10 @@ CHUNK_BYTES = 1 << 25
 SHARD_BYTES = 1 << 26
 
 
+#: The length in frames of a movie that is being acquired, when it is cut: longer than any.
+ENDLESS = 1 << 40
+
+
 @dataclass(frozen=True)
 class Layout:
     """Shapes of the inner chunks and of the shards (None where chunks are objects of their own)."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -46,6 +46,10 @@ class Target:
         with self.location.errors_named(f"object {key!r} of {self.location.label} could not be written"):
             await self._store.set(key, content)
 
+    def others_write(self, keys: Iterable[str]) -> None:
+        """Note what other processes write here, so that it is removed with the rest."""
+        self._written += keys
+
     async def is_empty(self) -> bool:
         """Whether nothing at all is stored there.
 
@@ -58,6 +62,28 @@ class Target:
             async for _ in self._store.list():
                 return False
         return True
+
+    async def keys(self) -> list[str]:
+        """The keys of all that is stored there.
+
+        Raises
+        ------
+        StorageError
+            When the store fails.
+        """
+        with self.location.errors_named(f"{self.location.label} could not be listed"):
+            return [key async for key in self._store.list()]
+
+    async def remove(self, key: str) -> None:
+        """Remove one object.
+
+        Raises
+        ------
+        StorageError
+            When the store fails.
+        """
+        with self.location.errors_named(f"object {key!r} of {self.location.label} could not be removed"):
+            await self._store.delete(key)
 
     async def clear(self) -> None:
         """Remove all that was written.
@@ -99,6 +125,25 @@ class Target:
                 raise cause
 
 
+def empty_target(location: Location) -> Target:
+    """A place to write to, in which nothing is yet.
+
+    Raises
+    ------
+    ConfigurationError
+        When something is stored there already; it is left as it is.
+    StorageError
+        When the store cannot be asked.
+    """
+    target = Target(location)
+    if not submit(target.is_empty()).result():
+        raise ConfigurationError(
+            f"{location.label} is not empty: a movie is never written over another; choose a new path, "
+            "or remove what is there"
+        )
+    return target
+
+
 @contextmanager
 def all_or_nothing(location: Location) -> Iterator[Target]:
     """A context in which a location is written to: what was written in it goes when it fails.
@@ -112,13 +157,8 @@ def all_or_nothing(location: Location) -> Iterator[Target]:
     StorageError
         When the store cannot be asked.
     """
-    target = Target(location)
     folders = _missing_folders(location)
-    if not submit(target.is_empty()).result():
-        raise ConfigurationError(
-            f"{location.label} is not empty: a movie is never written over another; choose a new path, "
-            "or remove what is there"
-        )
+    target = empty_target(location)
     try:
         yield target
     except BaseException as error:
