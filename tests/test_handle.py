@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import multiprocessing
 import pickle
 import threading
+import tracemalloc
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
@@ -56,6 +58,22 @@ def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def stored(tmp_path: Path) -> PhotonArray:
     return write_movie(tmp_path / "m", COUNTS, calibration=NOISE)
+
+
+def test_what_was_read_is_not_held(tmp_path: Path) -> None:
+    """A movie read shard by shard costs the memory of its shards' indices, not of their bytes (invariant 7)."""
+    noise = np.random.default_rng(0).integers(0, 1 << 16, (128, 32, 48), np.uint16)
+    movie = write_movie(tmp_path / "noise", noise, profile="lossless")
+    movie[:16]  # what the first read imports and makes
+    tracemalloc.start()
+    try:
+        for start in range(16, len(noise), 16):
+            movie[start : start + 16]
+        gc.collect()
+        assert tracemalloc.get_traced_memory()[0] < movie.record.stored_bytes / 4
+    finally:
+        tracemalloc.stop()
+
 
 
 @pytest.fixture

@@ -312,7 +312,8 @@ class ChunkReader:
                 f"{self._describe(coords)} cannot be found: the index of its shard is damaged ({error})"
             ) from error
         assert decoded is not None
-        return decoded.as_numpy_array()
+        # indices are kept: a view would keep all bytes of the shard that it was read with
+        return np.array(decoded.as_numpy_array())
 
     async def encode_index(self, index: AnyArray) -> bytes:
         """The bytes of a shard's index."""
