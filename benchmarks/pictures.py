@@ -12,12 +12,16 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt
 from figures import save
+from matplotlib.ticker import LogLocator, NullFormatter
 from methods import METHODS
 from pages import short, speed
 
 Record = dict[str, Any]
 
 _WIDTH = 8.4
+
+#: Share of wrong counts from which a method is crossed out.
+_WRONG = 0.001
 
 #: Of this package blue; rounded by others orange; lossless grey. One marker each within a colour.
 _MARKERS = "osD^vPX*h"
@@ -29,6 +33,13 @@ def _style(name: str) -> tuple[str, str]:
     colour = "C0" if method.ours else "C1" if method.keeps == "own" else "0.45"
     alike = [n for n, m in METHODS.items() if (m.ours, m.keeps == "own") == (method.ours, method.keeps == "own")]
     return colour, _MARKERS[alike.index(name)]
+
+
+def _plain_ticks(axis: Any) -> None:
+    """Numbers such as 50, 100 and 200 on a logarithmic axis, in place of powers of ten."""
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def size_and_speed(path: Path, part: Record) -> None:
@@ -47,12 +58,13 @@ def size_and_speed(path: Path, part: Record) -> None:
                 at = speed(record, key), record["ratio"]
                 label = record["method"] if (row, column) == (0, 0) else None
                 axes.plot(*at, marker, color=colour, ms=7, mec="white", mew=0.5, label=label)
-                if record["wrong counts"]:
+                if record["wrong counts"] > _WRONG * record["bytes"] / 2:
                     axes.plot(*at, "x", color="crimson", ms=11, mew=1.5)
             limit = next((16 / r["limit bits"] for r in here if r["keeps"] == "codes"), None)
             if limit is not None:
                 axes.axhline(limit, color="C0", lw=0.8, ls="--")
             axes.set(xscale="log", xlabel=f"{key} [MB/s of counts]", ylim=(0, None))
+            _plain_ticks(axes.xaxis)
             axes.grid(alpha=0.3)
         grid[0][column].set_title(short(regime), fontsize="medium")
     for row in grid:
@@ -72,20 +84,19 @@ def object_store(path: Path, part: Record) -> None:
             taken = statistics.median(record[f"{key} [s]"])
             requests = statistics.median(record[f"{key} requests"])
             axes.barh(place, taken, color=_style(record["method"])[0])
-            axes.annotate(f" {taken:.2g} s, {requests:.2g} req.", (0, place), va="center", fontsize="x-small")
+            axes.annotate(f" {taken:.2g} s\n {requests:.2g} requests", (taken, place), va="center", fontsize="x-small")
         axes.set_title(title, fontsize="small")
+        axes.set_xlim(0, 1.6 * axes.get_xlim()[1])
         axes.set_yticks(range(len(names)), [name.replace(", ", ",\n", 1) for name in names], fontsize="small")
     save(figure, path)
 
 
 def growth(path: Path, part: Record) -> None:
     """Time and memory against the length of the movie, on two cores, and on one for one length."""
-    figure, grid = plt.subplots(1, 3, figsize=(_WIDTH, 3.0), layout="constrained")
+    figure, grid = plt.subplots(1, 4, figsize=(_WIDTH, 3.0), layout="constrained")
+    titles = ("write [s]", "read [s]", "memory, writing [MB]", "memory, reading [MB]")
     for axes, key, title in zip(
-        grid,
-        ("write [s]", "read [s]", "write peak [B]"),
-        ("write [s]", "read [s]", "memory of writing [MB]"),
-        strict=True,
+        grid, ("write [s]", "read [s]", "write peak [B]", "read peak [B]"), titles, strict=True
     ):
         scale = 1e-6 if "[B]" in key else 1
         for colour, profile in (("C0", "standard"), ("C2", "dense")):
@@ -97,13 +108,21 @@ def growth(path: Path, part: Record) -> None:
                 ]
                 label = f"{profile}, {cores} core{'s' if cores > 1 else ''}"
                 axes.plot(*zip(*points, strict=True), line, color=colour, mfc=colour if cores > 1 else "w", label=label)
-        axes.set(xscale="log", xlabel="movie [GB]", title=title)
+        axes.set_xscale("log")
+        _plain_ticks(axes.xaxis)
+        axes.xaxis.set_major_formatter("{x:.2g}")
+        axes.set_xticks(sorted({record["bytes"] / 1e9 for record in part["records"]}))
+        axes.set_xlabel("movie [GB]")
+        axes.set_title(title, fontsize="medium")
         if scale == 1:
             axes.set_yscale("log")
+            _plain_ticks(axes.yaxis)
         else:
             axes.set_ylim(0, None)
         axes.grid(alpha=0.3)
-    grid[0].legend(fontsize="small")
+    figure.legend(
+        *grid[0].get_legend_handles_labels(), loc="outside lower center", ncols=4, fontsize="small", frameon=False
+    )
     save(figure, path)
 
 
