@@ -1,4 +1,4 @@
-"""The entropy coder beside others on the same codes, at the true noise model, in chunks of 16 frames.
+"""The entropy coder beside others on the same dithered codes, at the true noise model, in chunks of 16 frames.
 
 One thread, no store. The coders take turns on each chunk, and every decoded chunk is compared with its codes.
 """
