@@ -111,7 +111,7 @@ def _timed_cells(record: Record) -> list[str]:
 
 def _wrong(record: Record) -> str:
     wrong = record["wrong counts"]
-    return f"{wrong:,} ({200 * wrong / record['bytes']:.2g} %)" if wrong else "0"
+    return f"{wrong:,} ({200 * wrong / record['bytes']:.3g} %)" if wrong else "0"
 
 
 def _folder(part: Record) -> str:

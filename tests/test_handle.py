@@ -75,7 +75,6 @@ def test_what_was_read_is_not_held(tmp_path: Path) -> None:
         tracemalloc.stop()
 
 
-
 @pytest.fixture
 def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
     """The chunks that are decoded from here on."""
