@@ -20,11 +20,12 @@ from _setup import parser, place  # first: it says which package is missing
 
 # isort: split
 
+import dask.array
 import numpy as np
 from calcium_imaging import ROI, MotionCorrected, Profile, Recording, Trace, record, schema
 from dask.distributed import Client, LocalCluster
 
-from dj_photon_codecs import calibrate, open_movie, write_movie
+from dj_photon_codecs import Calibration, calibrate, open_movie, write_movie
 
 TABLES = (Recording, MotionCorrected, ROI, Trace)
 Profile.contents = Profile.contents[:1]  # nothing is compared here
@@ -94,6 +95,7 @@ def main(arguments: list[str] | None = None) -> None:
             Client(cluster) as client,
         ):
             read_on_cluster((Recording & {"session": 1, "profile": "standard"}).fetch1("movie"))
+            write_on_cluster(here.folder)
             project(*measure(client, here.folder, chosen.workers))
 
 
@@ -102,7 +104,16 @@ def read_on_cluster(movie: Any) -> None:
     counts = movie.to_dask()
     mean = counts.mean(axis=0).compute()  # on the cluster, as its client is the current one
     print(f"dask       {counts.numblocks[0]} blocks of {counts.chunksize}, one chunk each")
-    print(f"           mean image on the cluster as in this process: {np.allclose(mean, movie[:].mean(axis=0))}\n")
+    print(f"           mean image on the cluster as in this process: {np.allclose(mean, movie[:].mean(axis=0))}")
+
+
+def write_on_cluster(folder: Path) -> None:
+    """Store what a cluster computes: each worker computes, encodes and writes blocks of one object each."""
+    photons = dask.array.random.default_rng(0).poisson(6, size=(256, 512, 512), chunks=(64, 512, 512))
+    counts = (30 * photons + 100).astype(np.uint16)  # no count comes to this process but those of a sample
+    stored = write_movie(folder / "from_workers.zarr", counts, calibration=Calibration.given(30, 100))
+    objects = -(-len(stored) // (stored.shards or stored.chunks)[0])
+    print(f"           {objects} objects written by the workers, a movie of {stored.shape}: {stored.verify()}\n")
 
 
 def measure(client: Client, folder: Path, workers: int) -> tuple[float, float, float]:

@@ -122,7 +122,7 @@ class PhotonCodec(SchemaCodec):  # type: ignore[misc]  # DataJoint ships no type
         def place() -> Location:
             nonlocal path
             path = self._new_path(facts, primary_key, name)
-            return self._location(path, name, config)
+            return replace(self._location(path, name, config), unused=True)
 
         stored = write_to(place, value, self._options())
         return _row(path, name, stored)
@@ -224,7 +224,7 @@ def row_place(
     def insert(movie: PhotonArray) -> None:
         table.insert1(row | {attribute: _InPlace(_row(path, store_name, movie))})
 
-    return codec._location(path, store_name, config), codec._options(), insert
+    return replace(codec._location(path, store_name, config), unused=True), codec._options(), insert
 
 
 def _row(path: str, store_name: str, movie: PhotonArray) -> Json:

@@ -12,7 +12,6 @@ import numpy as np
 
 from .._typing import AnyArray, Json
 from .._zarr import submit
-from ..anscombe.tables import prepare_long_work
 from ..calibration import Calibration
 from ..errors import InvalidMovieError, MovieTypeError
 from ..movies import WriteOptions, plan_movie, write_to
@@ -69,7 +68,6 @@ class BlockWriter:
         self._under_way: list[tuple[Future[Written], AnyArray]] = []
         self._written: list[Written] = []
         self._target = Target(location)
-        prepare_long_work()
         self._thread = threading.Thread(target=self._run, name="PhotonWriter", daemon=True)
         self._thread.start()
 

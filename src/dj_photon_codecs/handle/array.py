@@ -219,14 +219,20 @@ class PhotonArray(_ZarrArray):
             One time point each, in the dtype that was inserted.
         """
         first, last, _ = slice(start, stop).indices(len(self))
-        length = self._chunks.reader.grid.chunk[0]
-        space = [range(n) for n in self._chunks.reader.grid.chunks[1:]]
-        ahead = math.prod(len(r) for r in space) == 1  # chunks of split frames are read as they come
-        for index in range(first, last):
-            block = index // length
-            if ahead and (index == first or index % length == 0) and (block + 1) * length < last:
-                self._chunks.prefetch((block + 1, *(0,) * len(space)))
-            yield self[index]
+        grid = self._chunks.reader.grid
+        chunk, stored, space = grid.chunk[0], grid.stored[0], (0,) * (len(grid.shape) - 1)
+        ahead = math.prod(grid.chunks[1:]) == 1  # chunks of split frames are read as they come
+        try:
+            for index in range(first, last):
+                if ahead and (index == first or index % stored == 0):
+                    following = (index // stored + 1) * stored
+                    if last - following > chunk:  # of a single chunk the rest of its object is not asked for
+                        self._chunks.hold_next((index // stored, *space))
+                if ahead and (index == first or index % chunk == 0) and (index // chunk + 1) * chunk < last:
+                    self._chunks.prefetch((index // chunk + 1, *space))
+                yield self[index]
+        finally:
+            self._reader.let_go()
 
     @property
     def stabilized(self) -> StabilizedView:

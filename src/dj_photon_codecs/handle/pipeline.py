@@ -19,6 +19,7 @@ import numpy as np
 from .._typing import AnyArray
 from .._zarr import BatchedCodecPipeline, NDBuffer, RegularChunkGrid, get_indexer, submit
 from ..storage.chunks import ChunkGrid, ChunkReader, Coords
+from ..storage.flights import SharedTasks
 from .cache import CACHE, new_owner
 
 #: Chunks of one request that are fetched and decoded at the same time.
@@ -58,7 +59,7 @@ class CachedChunks:
         self._admit = admit
         self._admitted = False
         self.owner = new_owner()
-        self._under_way: dict[tuple[int, Coords], asyncio.Task[AnyArray]] = {}
+        self._under_way = SharedTasks[AnyArray]()
         weakref.finalize(self, CACHE.drop, self.owner)
 
     def peek(self, coords: Coords) -> AnyArray | None:
@@ -84,14 +85,7 @@ class CachedChunks:
         if chunk is not None:
             return chunk
         await self._admission()
-        # A task belongs to its event loop: callers on another loop decode for themselves.
-        name = (id(asyncio.get_running_loop()), coords)
-        task = self._under_way.get(name)
-        if task is None:
-            task = asyncio.ensure_future(self.reader.read(coords))
-            self._under_way[name] = task
-            task.add_done_callback(lambda _: self._under_way.pop(name, None))
-        chunk = await asyncio.shield(task)
+        chunk = await self._under_way.do(coords, lambda: self.reader.read(coords))
         if keep:
             chunk.flags.writeable = False
             CACHE.put((self.owner, coords), chunk)
@@ -106,6 +100,12 @@ class CachedChunks:
         """Start to read a chunk into the cache, and do not wait; an error shows when the chunk is asked for."""
         if self.peek(coords) is None:
             submit(self.get(coords, keep=True)).add_done_callback(lambda done: done.exception())
+
+    def hold_next(self, stored: Coords) -> None:
+        """Start to fetch the whole object after this one, and let go of those before; does not wait."""
+        following = (stored[0] + 1, *stored[1:])
+        hold = self.reader.hold(following, in_place_of=stored, reading=self.reader.readings)
+        submit(hold).add_done_callback(lambda done: done.exception())
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,9 @@ import asyncio
 import itertools
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,7 @@ from .._zarr import (
 from ..errors import DamagedChunkError, FormatError, MissingChunkError, PhotonCodecError
 from .bounded import bounded_pipeline, bounded_v2_pipeline, chunk_limit
 from .checksums import CHECKSUM_BYTES, Checksums, checksum_of, unpack_checksums
+from .flights import SharedTasks
 from .location import ProcessStore
 
 #: In a shard's index: this chunk was not written.
@@ -126,6 +129,11 @@ class ChunkReader:
         self._packed = checksums
         #: How often a chunk was decoded.
         self.decoded = 0
+        self._index_requests = SharedTasks[AnyArray]()
+        self._object_requests = SharedTasks[Buffer]()
+        #: Objects that are wanted whole: their content once it is there.
+        self._held: dict[Coords, Buffer | None] = {}
+        self.readings = 0
         self._indices: dict[Coords, AnyArray] = {}
         try:
             self._arrange(metadata)
@@ -208,17 +216,57 @@ class ChunkReader:
         if self._sharding is None:
             payload = await self._get(stored, None, coords)
         else:
+            content = await self._held_object(stored)
             index = self._indices.get(stored)
             if index is None:
-                index = await self._read_index(stored, coords)
+                index = await self._index_requests.do(stored, lambda: self._read_index(stored, coords, content))
                 self._indices[stored] = index
             span = self._span(index, place, coords)
-            payload = await self._get(stored, RangeByteRequest(*span), coords)
+            if content is None:
+                payload = await self._get(stored, RangeByteRequest(*span), coords)
+            else:
+                payload = content[slice(*span)]
             if len(payload) != span[1] - span[0]:
                 raise DamagedChunkError(
                     f"{self._describe(coords)} is truncated: {len(payload)} of {span[1] - span[0]} bytes"
                 )
         return await self.decode(payload, coords)
+
+    async def hold(self, stored: Coords, *, in_place_of: Coords, reading: int) -> None:
+        """Fetch a whole object, more than one chunk of which is wanted, and keep it until :meth:`let_go`.
+
+        What goes wrong here shows when a chunk is read, which asks again.
+
+        Parameters
+        ----------
+        stored
+            The object.
+        in_place_of
+            Those before this one are not needed any more.
+        reading
+            The value of :attr:`readings` when it was wanted: nothing is done for a reader that has ended since.
+        """
+        if reading != self.readings:
+            return
+        self._held = {name: held for name, held in self._held.items() if name >= in_place_of} | {stored: None}
+        content = await self._object_requests.do(stored, partial(self.payload, stored))
+        if stored in self._held:
+            self._held[stored] = content
+
+    def let_go(self) -> None:
+        """Forget the objects that are held: who read them has ended."""
+        self.readings += 1
+        self._held = {}
+
+    async def _held_object(self, stored: Coords) -> Buffer | None:
+        """The content of an object that is wanted whole; None where it is not, or cannot be had."""
+        if stored not in self._held:
+            return None
+        content = self._held[stored]
+        if content is None:
+            with suppress(PhotonCodecError):
+                content = await self._object_requests.do(stored, partial(self.payload, stored))
+        return content
 
     async def read_object(self, stored: Coords) -> dict[Coords, AnyArray | Exception]:
         """Every inner chunk of an object in one request: decoded, or the error that reading it gives."""
@@ -295,8 +343,11 @@ class ChunkReader:
         at_start = self._sharding.index_location.value == "start"
         return content[: self._index_size] if at_start else content[-self._index_size :]
 
-    async def _read_index(self, stored: Coords, coords: Coords) -> AnyArray:
+    async def _read_index(self, stored: Coords, coords: Coords, content: Buffer | None = None) -> AnyArray:
+        """The index of a shard, out of the whole object where that is at hand."""
         assert self._sharding is not None
+        if content is not None:
+            return await self._decode_index(self._index_bytes(content), coords)
         request: Any = SuffixByteRequest(self._index_size)
         if self._sharding.index_location.value == "start":
             request = RangeByteRequest(0, self._index_size)

@@ -45,6 +45,8 @@ class Location:
         The store object itself, when the caller brought one.
     store_name
         What the configuration calls the store that it is in, where there is one; errors tell it.
+    unused
+        Whether nothing can be there: its name was made up at random.
     """
 
     label: str
@@ -52,6 +54,7 @@ class Location:
     filesystem: Any = field(default=None, repr=False, compare=False)
     given: Store | None = field(default=None, repr=False, compare=False)
     store_name: str | None = field(default=None, repr=False, compare=False)
+    unused: bool = field(default=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, target: object) -> Location:

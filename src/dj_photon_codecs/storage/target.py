@@ -136,7 +136,7 @@ def empty_target(location: Location) -> Target:
         When the store cannot be asked.
     """
     target = Target(location)
-    if not submit(target.is_empty()).result():
+    if not location.unused and not submit(target.is_empty()).result():
         raise ConfigurationError(
             f"{location.label} is not empty: a movie is never written over another; choose a new path, "
             "or remove what is there"
