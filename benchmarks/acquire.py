@@ -1,6 +1,6 @@
 """How many frames a second a PhotonWriter stores, of a camera that never waits.
 
-    python benchmarks/acquire.py
+python benchmarks/acquire.py
 """
 
 from __future__ import annotations

@@ -6,6 +6,8 @@ python benchmarks/figures.py --pictures docs/guide/img
 from __future__ import annotations
 
 import argparse
+import shutil
+import subprocess
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,8 +20,9 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from dj_photon_codecs import Calibration, DitheredAnscombeV2, PhotonArray, calibrate, write_movie
+from dj_photon_codecs import DitheredAnscombeV2, PhotonArray, calibrate, write_movie
 from dj_photon_codecs.simulation import Spec, presets, simulate
+from dj_photon_codecs.viz.axes import draw_transfer_curve
 
 #: Pictures are of the same width as the text, so that their letters are of its size on a screen.
 _WIDTH = 7.4
@@ -116,24 +119,9 @@ def transfer_curves(folder: Path, scale: Scale) -> None:
     for axis, (title, movie) in zip(axes, panels, strict=True):
         noise = calibrate(movie)
         print(f"{title}: reliable {noise.reliable}, gain {noise.conversion_gain:.2f}, {noise.reason}")
-        transfer_curve(axis, noise)
+        draw_transfer_curve(axis, noise)
         axis.set_title(title)
     save(figure, folder / "photon-transfer.png")
-
-
-def transfer_curve(axis: Any, noise: Calibration) -> None:
-    """The points that were measured, and the line of the noise model if there is one."""
-    if noise.curve:
-        mean, variance, _ = np.transpose(noise.curve)
-        axis.scatter(mean, variance, s=10, color=_RAW, zorder=3, label="measured")
-        if noise.reliable:
-            ends = np.array([noise.zero_level, mean.max()])
-            axis.plot(ends, noise.conversion_gain * (ends - noise.zero_level), color=_STORED, label="noise model")
-            axis.annotate("zero level", (noise.zero_level, 0), (0.3, 0.06), textcoords="axes fraction",
-                          arrowprops={"arrowstyle": "->"}, va="center")  # fmt: skip
-            axis.text(0.95, 0.3, f"slope = gain\n= {noise.conversion_gain:.1f}", transform=axis.transAxes, ha="right")
-        axis.legend(fontsize="small", loc="upper left" if noise.reliable else "lower left")
-    axis.set(xlabel="mean [ADU]", ylabel="variance [ADU$^2$]", ylim=(min(0, axis.get_ylim()[0]), None))
 
 
 def raw_and_stored(folder: Path, scale: Scale) -> None:
@@ -190,6 +178,28 @@ def draw_raw_and_stored(raw: Any, stored: PhotonArray, picture: Path) -> None:
     save(figure, picture)
 
 
+def card(folder: Path, scale: Scale) -> None:
+    """What a notebook shows of a movie, on a light page and on a dark one; by a browser, where there is one."""
+    browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+    if browser is None:
+        print("card.png is left as it is: there is no chromium to draw it")
+        return
+    with tempfile.TemporaryDirectory() as place:
+        movie = write_movie(Path(place) / "scan.zarr", np.asarray(simulate(scale.spec()).observed))
+        shown = movie._repr_html_().replace(place, "/data")
+        page = Path(place) / "card.html"
+        sides = (("#fff", "#000"), ("#111", "#eee"))
+        page.write_text(
+            '<meta charset="utf-8"><body style="margin:0;background:#111;font-family:sans-serif">'
+            + "".join(f'<div style="padding:12px;background:{back};color:{ink}">{shown}</div>' for back, ink in sides),
+            encoding="utf-8",
+        )
+        options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--window-size=910,510"]
+        options += ["--force-device-scale-factor=1.5", f"--screenshot={folder / 'card.png'}"]
+        subprocess.run([browser, *options, page.as_uri()], check=True, capture_output=True)
+    print("card.png")
+
+
 def save(figure: Any, path: Path) -> None:
     """Write a picture on white, which is readable on pages of any colour."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -207,7 +217,7 @@ def main() -> None:
     parser.add_argument("--draws", type=int, default=400_000, help="counts of each mean")
     options = parser.parse_args()
     scale = Scale(options.size, options.frames, options.draws)
-    for draw in (transform, transfer_curves, raw_and_stored):
+    for draw in (transform, transfer_curves, raw_and_stored, card):
         draw(options.pictures, scale)
 
 

@@ -113,6 +113,12 @@ class PhotonArray(_ZarrArray):
             noise = f"step {self.step:g} sigma, gain {self.calibration.conversion_gain:.4g} ADU/photon"
         return f"<PhotonArray {self.shape} {self.dtype} {self._profile} ({noise}) at {self._location.label}>"
 
+    def _repr_html_(self) -> str:
+        """A card for notebooks; reads one chunk."""
+        from .card import card
+
+        return card(self)
+
     def __getitem__(self, selection: Any) -> Any:
         """Counts, in the dtype that was inserted; any selection that ``zarr.Array`` takes."""
         frame = self._cached_frame(selection)

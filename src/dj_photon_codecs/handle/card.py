@@ -1,0 +1,114 @@
+"""What a notebook shows of a movie: its facts, its photon transfer curve, and one frame.
+
+Everything but the frame is in the handle already. The frame costs one chunk, with the index of its shard; when the
+store does not give it, the card says why in its place.
+"""
+
+from __future__ import annotations
+
+import base64
+from html import escape
+from typing import TYPE_CHECKING
+
+from .._typing import AnyArray
+from .._zarr import submit
+from ..errors import CalibrationError
+from ..viz import frame_png, transfer_curve_svg
+from .facts import movie_facts
+
+if TYPE_CHECKING:
+    from .array import PhotonArray
+
+#: Seconds that a store has for the chunk: a notebook waits for its cards.
+_PATIENCE = 10.0
+
+# Colours are those of the text around it, so that the card suits light and dark pages. Inline, as notebooks keep no
+# style sheet apart from an output; and no table, which notebooks stripe.
+_CARD = (
+    "display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start;width:fit-content;max-width:100%;padding:10px 14px;"
+    "border:1px solid rgba(128,128,128,0.45);border-radius:6px;font-size:13px;line-height:1.5;color:inherit"
+)
+_FACTS = (
+    "display:grid;grid-template-columns:max-content fit-content(28em);column-gap:12px;margin:0;overflow-wrap:anywhere"
+)
+_NAME = "margin:0;opacity:0.65;font-weight:normal"
+_VALUE = "margin:0"
+_TITLE = "font-weight:600;margin-bottom:4px"
+_PICTURE = "display:block;width:{width}px;max-width:100%;image-rendering:pixelated;border-radius:3px"
+_NO_PICTURE = (
+    "box-sizing:border-box;width:240px;min-height:120px;padding:10px;border:1px dashed rgba(128,128,128,0.6);"
+    "border-radius:3px;overflow-wrap:anywhere"
+)
+_CAPTION = "opacity:0.65;font-size:12px"
+
+#: Pixels on the screen of the longer side of a frame, at least: smaller frames are enlarged.
+_SHOWN = 192
+
+
+def card(movie: PhotonArray) -> str:
+    """The card of a movie as HTML; never raises.
+
+    Reads one chunk: that with the middle pixel of the middle frame (of the middle plane).
+    """
+    try:
+        facts = [*movie_facts(movie), ("at", movie._location.label)]
+        curve = _curve(movie)
+    except Exception as error:  # metadata that was altered or made up: the card tells of it, and is not to fail
+        return f'<div style="{_CARD}"><b>PhotonArray</b> {escape(str(error))}</div>'
+    listed = "".join(
+        f'<dt style="{_NAME}">{escape(name)}</dt><dd style="{_VALUE}">{escape(value)}</dd>' for name, value in facts
+    )
+    return (
+        f'<div style="{_CARD}">{_picture(movie)}<div><div style="{_TITLE}">PhotonArray</div>'
+        f'<dl style="{_FACTS}">{listed}</dl></div>{curve}</div>'
+    )
+
+
+def _curve(movie: PhotonArray) -> str:
+    """The photon transfer curve, where one was measured."""
+    try:
+        noise = movie.calibration
+    except CalibrationError:
+        return ""
+    return f"<div>{transfer_curve_svg(noise)}</div>" if noise.curve else ""
+
+
+def _picture(movie: PhotonArray) -> str:
+    """The middle frame, or why there is none."""
+    try:
+        counts, caption = _middle(movie)
+        picture = base64.b64encode(frame_png(counts)).decode("ascii")
+    except Exception as error:  # a store, its library, a decoder: a card is how one finds out, and it is not to fail
+        reason = str(error) or type(error).__name__
+        return f'<div style="{_NO_PICTURE}">no picture: {escape(reason)}</div>'
+    height, width = counts.shape
+    shown = max(1, round(width * max(_SHOWN, min(256, max(counts.shape))) / max(height, width)))
+    return (
+        f'<div><img alt="{caption}" style="{_PICTURE.format(width=shown)}" src="data:image/png;base64,{picture}">'
+        f'<div style="{_CAPTION}">{caption}</div></div>'
+    )
+
+
+def _middle(movie: PhotonArray) -> tuple[AnyArray, str]:
+    """The counts around the middle of the movie that are in one chunk, (height, width), and what they are of."""
+    grid = movie._chunks.reader.grid
+    if len(grid.shape) < 3:
+        raise ValueError(f"an array of shape {grid.shape} has no frames")
+    index = tuple(n // 2 for n in grid.shape)
+    coords = tuple(i // n for i, n in zip(index, grid.chunk, strict=True))
+    read = submit(movie._chunks.get(coords, keep=True))
+    try:
+        chunk = read.result(_PATIENCE)
+    except TimeoutError as error:
+        read.cancel()
+        raise TimeoutError(f"the store did not answer within {_PATIENCE:g} s") from error
+    within = tuple(i % n for i, n in zip(index[:-2], grid.chunk[:-2], strict=True))
+    parts = [
+        range(c * n, min((c + 1) * n, total))
+        for c, n, total in zip(coords[-2:], grid.chunk[-2:], grid.shape[-2:], strict=True)
+    ]
+    caption = f"frame {index[0]}" + "".join(f", plane {i}" for i in index[1:-2])
+    for name, part, total in zip(("rows", "columns"), parts, grid.shape[-2:], strict=True):
+        if len(part) < total:
+            caption += f", {name} {part.start} to {part.stop - 1}"
+    return chunk[within][: len(parts[0]), : len(parts[1])], caption
