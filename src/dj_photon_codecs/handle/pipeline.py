@@ -18,8 +18,9 @@ import numpy as np
 
 from .._typing import AnyArray
 from .._zarr import BatchedCodecPipeline, NDBuffer, RegularChunkGrid, get_indexer, submit
-from ..storage.chunks import ChunkGrid, ChunkReader, Coords
+from ..storage.chunks import ChunkReader
 from ..storage.flights import SharedTasks
+from ..storage.grid import ChunkGrid, Coords
 from .cache import CACHE, new_owner
 
 #: Chunks of one request that are fetched and decoded at the same time.

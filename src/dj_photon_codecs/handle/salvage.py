@@ -11,7 +11,8 @@ import zarr
 from .._typing import AnyArray
 from .._zarr import AsyncArray
 from ..errors import DamagedChunkError, MissingChunkError
-from ..storage.chunks import ChunkReader, Coords
+from ..storage.chunks import ChunkReader
+from ..storage.grid import Coords
 from .pipeline import CachedChunks, Chunks
 
 

@@ -8,11 +8,9 @@ Here a missing chunk raises :class:`~dj_photon_codecs.errors.MissingChunkError` 
 from __future__ import annotations
 
 import asyncio
-import itertools
 import math
-from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -38,6 +36,7 @@ from ..errors import DamagedChunkError, FormatError, MissingChunkError, PhotonCo
 from .bounded import bounded_pipeline, bounded_v2_pipeline, chunk_limit
 from .checksums import CHECKSUM_BYTES, Checksums, checksum_of, unpack_checksums
 from .flights import SharedTasks
+from .grid import ChunkGrid, Coords
 from .location import ProcessStore
 
 #: In a shard's index: this chunk was not written.
@@ -45,64 +44,6 @@ _EMPTY = np.iinfo(np.uint64).max
 
 #: Objects of at most so many bytes are asked for by their size, so that a larger one is not taken into memory.
 _LARGEST_REQUEST = 1 << 28
-
-Coords = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class ChunkGrid:
-    """The grid of inner chunks of an array, and which object each of them is in.
-
-    Attributes
-    ----------
-    shape
-        Shape of the array.
-    chunk
-        Shape of an inner chunk.
-    stored
-        Shape of what one object holds: a shard, or the chunk itself.
-    """
-
-    shape: tuple[int, ...]
-    chunk: tuple[int, ...]
-    stored: tuple[int, ...]
-
-    @property
-    def per_object(self) -> tuple[int, ...]:
-        """Inner chunks along each axis of an object."""
-        return tuple(s // c for s, c in zip(self.stored, self.chunk, strict=True))
-
-    @property
-    def objects(self) -> tuple[int, ...]:
-        """Objects along each axis of the array."""
-        return tuple(-(-n // s) for n, s in zip(self.shape, self.stored, strict=True))
-
-    @property
-    def chunks(self) -> tuple[int, ...]:
-        """Inner chunks along each axis of the array."""
-        return tuple(-(-n // c) for n, c in zip(self.shape, self.chunk, strict=True))
-
-    def object_of(self, coords: Coords) -> tuple[Coords, Coords]:
-        """The object that holds an inner chunk, and the chunk's place in it."""
-        pairs = [divmod(i, n) for i, n in zip(coords, self.per_object, strict=True)]
-        return tuple(p[0] for p in pairs), tuple(p[1] for p in pairs)
-
-    def chunks_in(self, stored: Coords) -> Iterator[Coords]:
-        """Inner chunks of an object that lie inside the array."""
-        ranges = [
-            range(o * n, min((o + 1) * n, total))
-            for o, n, total in zip(stored, self.per_object, self.chunks, strict=True)
-        ]
-        return itertools.product(*ranges)
-
-    def all_objects(self) -> Iterator[Coords]:
-        """Every object of the array, in time order."""
-        return itertools.product(*(range(n) for n in self.objects))
-
-    def frames(self, coords: Coords) -> tuple[int, int]:
-        """First and last frame (exclusive) of an inner chunk."""
-        start = coords[0] * self.chunk[0]
-        return start, min(start + self.chunk[0], self.shape[0])
 
 
 class ChunkReader:

@@ -12,7 +12,8 @@ import numpy as np
 
 from .._zarr import ArrayMetadata, default_buffer_prototype, metadata_documents, parse_metadata
 from ..errors import DamagedChunkError, FormatError, MissingChunkError
-from .chunks import ChunkReader, Coords
+from .chunks import ChunkReader
+from .grid import Coords
 from .layout import ENDLESS
 from .limits import check_metadata
 from .location import Location, ProcessStore

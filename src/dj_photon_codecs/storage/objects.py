@@ -12,7 +12,8 @@ import numpy as np
 from .._typing import AnyArray
 from .._zarr import ArrayMetadata, ArrayV3Metadata, ShardingCodec, default_buffer_prototype
 from .checksums import Checksums, checksum_of
-from .chunks import ChunkReader, Coords
+from .chunks import ChunkReader
+from .grid import Coords
 from .location import ProcessStore
 from .profiles import Encoding
 from .target import Target

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from .._zarr import submit
 from ..errors import DamagedChunkError, MissingChunkError
-from .chunks import ChunkReader, Coords
+from .chunks import ChunkReader
+from .grid import Coords
 from .progress import progress_bar
 
 

@@ -15,8 +15,9 @@ from .._typing import Json
 from .._zarr import default_buffer_prototype, submit
 from ..anscombe.tables import LONG_WORK, prepare_long_work
 from ..errors import CodeRangeError
-from .chunks import ChunkReader, Coords
+from .chunks import ChunkReader
 from .design import Design, WritePlan, finished_documents, plan_array
+from .grid import Coords
 from .layout import plan_layout
 from .location import Location
 from .objects import ObjectWriter, Written
