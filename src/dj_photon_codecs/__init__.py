@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         PhotonCodecError,
         SourceError,
         SourceNotFoundError,
+        SourceWarning,
         StorageError,
     )
     from .handle import PhotonArray
@@ -56,6 +57,7 @@ _HOMES = {
         "PhotonCodecError",
         "SourceError",
         "SourceNotFoundError",
+        "SourceWarning",
         "StorageError",
     ),
     "entropy.codec_v3": ("RansCodec",),
@@ -93,6 +95,7 @@ __all__ = [
     "RansCodec",
     "SourceError",
     "SourceNotFoundError",
+    "SourceWarning",
     "StorageError",
     "audit_store",
     "calibrate",

@@ -59,3 +59,7 @@ class DenseWarning(UserWarning):
 
 class LosslessWarning(UserWarning):
     """The movie supports no reliable noise model and was stored losslessly."""
+
+
+class SourceWarning(UserWarning):
+    """A file holds less than it should, or counts that were altered before they came here."""
