@@ -138,7 +138,8 @@ def _attributes(path: Path) -> Json:
         raise FormatError(
             f"there is no complete recording at {path}: its zarr.json cannot be read ({type(error).__name__}: {error})"
         ) from error
-    attributes = document.get("attributes", {}).get(_ATTRIBUTE) if isinstance(document, dict) else None
+    told = document.get("attributes") if isinstance(document, dict) else None
+    attributes = told.get(_ATTRIBUTE) if isinstance(told, dict) else None
     if not isinstance(attributes, dict):
         raise FormatError(f"{path} is a Zarr group, but not a recording: it has no attribute {_ATTRIBUTE!r}")
     version = attributes.get("format_version")
