@@ -1,0 +1,118 @@
+"""Where the processor's time goes when a movie is stored and read: transform, coder, files, and all the rest.
+
+    python benchmarks/stages.py
+
+The parts are timed by themselves, on the chunks that the movie has; the rest is what storing or reading takes beyond
+their sum: Zarr, checksums, copies, Python, and threads that wait for each other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numcodecs
+import numpy as np
+from common import REGIMES, Counts, Regime, chosen, machine, simulate, table
+
+from dj_photon_codecs import Calibration, open_movie, write_movie
+from dj_photon_codecs.anscombe.dithered import decode_dithered, encode_dithered
+from dj_photon_codecs.anscombe.tables import prepare_long_work
+from dj_photon_codecs.entropy import coder
+
+#: Frames of a chunk of 512 x 512.
+CHUNK = 16
+
+
+def main() -> None:
+    """Print the table."""
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--frames", type=int, default=1024, help="frames of each movie, a multiple of 16")
+    options.add_argument("--size", type=int, default=512, help="height and width")
+    options.add_argument("--regimes", default="1,3", help=f"numbers from 0 to {len(REGIMES) - 1}, or all")
+    given = options.parse_args()
+    prepare_long_work()
+    rows = []
+    for regime in chosen(given.regimes):
+        block, _ = simulate(regime, min(128, given.frames), given.size, np.random.default_rng(0))
+        counts = np.resize(block, (given.frames, given.size, given.size))
+        for profile in ("standard", "dense"):
+            rows += measure(regime, counts, profile)
+    print(f"{given.frames} frames of {given.size} x {given.size} uint16, {machine()}\n")
+    head = ["regime", "profile", "", "total", "transform", "coder", "files", "rest", "rest of it [%]"]
+    print("Milliseconds of processor time a frame, of all threads:\n")
+    print(table(head, rows))
+
+
+def measure(regime: Regime, counts: Counts, profile: str) -> list[list[str]]:
+    """A row for each direction."""
+    folder = Path(tempfile.mkdtemp())
+    noise = Calibration.given(regime.gain, regime.zero_level)
+    try:
+        write_movie(folder / "warm", counts[:CHUNK], calibration=noise, profile=profile)
+        written = cpu(lambda: write_movie(folder / "m", counts, calibration=noise, profile=profile, progress=False))
+        assert open_movie(folder / "warm")[:].shape == counts[:CHUNK].shape
+        read = cpu(lambda: open_movie(folder / "m")[:])
+        movie = open_movie(folder / "m")
+        inner: Any = movie.metadata.codecs[0].codecs  # type: ignore[union-attr]
+        parameters = inner[0]._parameters("uint16")
+        chunks = [counts[start : start + CHUNK] for start in range(0, len(counts), CHUNK)]
+        codes = [encode_dithered(chunk, parameters) for chunk in chunks]
+        encode, decode = coders(profile, inner, codes[0])
+        payloads = [encode(chunk) for chunk in codes]
+        files = [path for path in (folder / "m" / "c").rglob("*") if path.is_file()]
+        content = [path.read_bytes() for path in files]
+        parts_written = (
+            cpu(lambda: [encode_dithered(chunk, parameters) for chunk in chunks]),
+            cpu(lambda: [encode(chunk) for chunk in codes]),
+            cpu(lambda: [(folder / f"copy{n}").write_bytes(part) for n, part in enumerate(content)]),
+        )
+        parts_read = (
+            cpu(lambda: [decode_dithered(chunk, parameters) for chunk in codes]),
+            cpu(lambda: [decode(payload) for payload in payloads]),
+            cpu(lambda: [path.read_bytes() for path in files]),
+        )
+    finally:
+        shutil.rmtree(folder)
+    return [
+        row(regime, profile, "write", written, parts_written, len(counts)),
+        row(regime, profile, "read", read, parts_read, len(counts)),
+    ]
+
+
+def coders(profile: str, inner: Any, sample: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
+    """What compresses the codes of a stored movie, and what gives them back."""
+    if profile == "dense":
+        return coder.encode, lambda payload: coder.decode(payload, sample.shape, sample.dtype)
+    config = inner[2].to_dict()["configuration"]
+    if inner[2].to_dict()["name"] == "zstd":
+        codec: Any = numcodecs.Zstd(level=config["level"])
+    else:
+        shuffle = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}[config["shuffle"]]
+        codec = numcodecs.Blosc(cname=config["cname"], clevel=config["clevel"], shuffle=shuffle)
+    return codec.encode, codec.decode
+
+
+def cpu(work: Callable[[], object]) -> float:
+    """Processor time of a call, of all threads [s]."""
+    start = time.process_time()
+    work()
+    return time.process_time() - start
+
+
+def row(
+    regime: Regime, profile: str, direction: str, total: float, parts: tuple[float, float, float], frames: int
+) -> list[str]:
+    """A line of the table, in milliseconds a frame."""
+    rest = total - sum(parts)
+    shown = [f"{1000 * seconds / frames:.2f}" for seconds in (total, *parts, rest)]
+    return [regime.name, profile, direction, *shown, f"{100 * rest / total:.0f}"]
+
+
+if __name__ == "__main__":
+    main()
