@@ -21,6 +21,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from 
     [
         pytest.param("memory", "--mapped-frames 40 --memory-frames 20 --size 128", 5, marks=linux, id="memory"),
         pytest.param("acquire", "--frames 60 --size 64 --regimes 1", 3, id="acquire"),
+        pytest.param("stages", "--frames 32 --size 64 --regimes 1", 5, id="stages"),
         pytest.param("layout", "--frames 20 --size 64 --repeat 1", 14, id="layout"),
         pytest.param("compression", "--frames 16 --size 64", 29, id="compression"),
         pytest.param(

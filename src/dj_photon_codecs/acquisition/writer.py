@@ -9,7 +9,7 @@ from typing import Any, Self
 import numpy as np
 
 from .._typing import Json, ZarrFormat
-from ..anscombe.tables import prepare_long_work
+from ..anscombe.tables import LONG_WORK, prepare
 from ..calibration import Calibration
 from ..errors import ConfigurationError, InvalidMovieError
 from ..handle import PhotonArray, open_array
@@ -89,7 +89,7 @@ class PhotonWriter:
         if backlog_bytes < 1:
             raise ConfigurationError(f"backlog_bytes must be a positive number of bytes, got {backlog_bytes!r}")
         empty_target(location)
-        prepare_long_work()  # here, before the camera runs
+        prepare(LONG_WORK)  # here, before the camera runs
         self._location, self._options, self._calibration = location, options, calibration
         self._backlog_bytes = backlog_bytes
         self._finished = finished

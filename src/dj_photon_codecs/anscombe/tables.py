@@ -15,16 +15,29 @@ from .._typing import AnyArray
 #: Elements per pass: few passes, of which each needs the interpreter, and indices that stay in the processor's cache.
 _BLOCK = 1 << 17
 
-#: Elements from which on it pays to load numba: about a thousand frames of 512 x 512.
-LONG_WORK = 1 << 28
+#: Elements, in this process, from which on it pays to load numba: about 500 frames of 512 x 512.
+LONG_WORK = 1 << 27
+
+#: Elements that were looked up in this process with numpy.
+_done = 0
 
 #: Places over which a compiled loop repeats, where all have the same row.
 _PLACES = 1 << 12
 
 
-def prepare_long_work() -> None:
-    """Load what makes long work faster."""
-    from . import kernels  # noqa: F401  # that numba is loaded is what counts
+def prepare(coming: int) -> None:
+    """Load what makes long work faster, if much was done in this process or is coming.
+
+    For the thread that wants the work done, and not for one that does it: a child that is forked while some thread
+    imports has half of a module.
+
+    Parameters
+    ----------
+    coming
+        Elements that will be looked up next.
+    """
+    if _done + coming >= LONG_WORK:
+        from . import kernels  # noqa: F401  # that numba is loaded is what counts
 
 
 def apply_table(table: AnyArray, indices: AnyArray, out: AnyArray | None = None) -> AnyArray:
@@ -70,6 +83,8 @@ def _look_up(table: AnyArray, begins: AnyArray, values: AnyArray, out: AnyArray 
 
         look_up(table, begins, flat, result)
         return out
+    global _done  # threads may miss one another's counts: a few more elements are then done the slow way
+    _done += flat.size
     # numpy converts small indices to intp for the whole array at once; a reused block of them halves the time.
     block = min(_BLOCK, flat.size)
     repeated = np.resize(begins, begins.size + block)  # goes on beyond its end for the last block

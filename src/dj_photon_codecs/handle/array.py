@@ -13,7 +13,7 @@ import zarr
 from .._lazy import cached_property
 from .._typing import AnyArray, Json
 from .._zarr import ArrayMetadata, AsyncArray, StorePath, parse_metadata, submit
-from ..anscombe.tables import LONG_WORK, prepare_long_work
+from ..anscombe.tables import prepare
 from ..calibration import Calibration
 from ..errors import CalibrationError
 from ..storage.chunks import ChunkReader
@@ -125,21 +125,16 @@ class PhotonArray(_ZarrArray):
         if frame is not None:
             return frame
         if self.step:
-            self._prepare(selection)
+            prepare(self._coming(selection))
         return super().__getitem__(selection)
 
-    def _prepare(self, selection: Any) -> None:
-        """Before much is read, or when much was: load what makes that faster, here and not in a thread of the reader.
-
-        A child that is forked while a thread imports would have half of a module.
-        """
-        frames = 0
-        if selection is Ellipsis or isinstance(selection, slice):
-            frames = len(range(*(slice(None) if selection is Ellipsis else selection).indices(len(self))))
-        grid = self._reader.grid
-        read = self._reader.decoded * math.prod(grid.chunk)
-        if max(read, frames * math.prod(grid.shape[1:])) >= LONG_WORK:
-            prepare_long_work()
+    def _coming(self, selection: Any) -> int:
+        """How many counts a slice along time has; 0 for other selections."""
+        if selection is Ellipsis:
+            return math.prod(self.shape)
+        if isinstance(selection, slice):
+            return len(range(*selection.indices(len(self)))) * math.prod(self.shape[1:])
+        return 0
 
     def _cached_frame(self, selection: Any) -> AnyArray | None:
         """One whole frame out of a chunk in the cache, without the way through zarr; None if that cannot be."""

@@ -68,8 +68,6 @@ class ChunkReader:
         self.metadata = metadata
         self.store = store
         self._packed = checksums
-        #: How often a chunk was decoded.
-        self.decoded = 0
         self._index_requests = SharedTasks[AnyArray]()
         self._object_requests = SharedTasks[Buffer]()
         #: Objects that are wanted whole: their content once it is there.
@@ -347,7 +345,6 @@ class ChunkReader:
 
     async def decode(self, payload: Buffer, coords: Coords) -> AnyArray:
         """Counts of the bytes of one chunk, if they are the bytes that were written for it."""
-        self.decoded += 1
         try:
             [decoded] = await self.pipeline.decode([(payload, self.spec)])
             assert decoded is not None

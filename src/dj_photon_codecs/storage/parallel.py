@@ -13,7 +13,7 @@ import numpy as np
 
 from .._typing import AnyArray
 from .._zarr import ArrayMetadata, submit
-from ..anscombe.tables import prepare_long_work
+from ..anscombe.tables import prepare
 from ..errors import InvalidMovieError
 from ..sources import Source
 from .design import Design
@@ -151,7 +151,7 @@ def _write(
                 )
             counts = np.asarray(block).astype(dtype, copy=False)
             check_block(counts, start, negative_allowed=negative_allowed)
-            prepare_long_work()
+            prepare(counts.size)
             writer = ObjectWriter(metadata, encoding, Target(location))
             return submit(writer.write_block(counts, start // stride)).result()
     except Exception as error:

@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from .._typing import Json
 from .._zarr import default_buffer_prototype, submit
-from ..anscombe.tables import LONG_WORK, prepare_long_work
+from ..anscombe.tables import prepare
 from ..errors import CodeRangeError
 from .chunks import ChunkReader
 from .design import Design, WritePlan, finished_documents, plan_array
@@ -44,8 +44,8 @@ def write_array(location: Location, plan: WritePlan) -> dict[str, Json]:
     StorageError
         When the store fails.
     """
-    if plan.step and math.prod(plan.source.shape) >= LONG_WORK:
-        prepare_long_work()
+    if plan.step:
+        prepare(math.prod(plan.source.shape))
     with all_or_nothing(location) as target:
         try:
             return _write(target, plan_array(plan))
