@@ -24,7 +24,7 @@ def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8", "uint16", "int16", "uint32", "int32", "uint64", "int64"])
-@pytest.mark.parametrize("entries", ["uint8", "int16", "float32"])
+@pytest.mark.parametrize("entries", ["uint8", "int16", "float16", "float64"])
 def test_rows_repeat_over_the_places(way: str, dtype: str, entries: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where rows and blocks end at different places."""
     monkeypatch.setattr(tables, "_BLOCK", 100)

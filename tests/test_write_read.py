@@ -317,7 +317,8 @@ def test_a_source_that_fails_leaves_nothing_and_its_own_error(
 def test_control_c_leaves_nothing(tmp_path: Path) -> None:
     """Invariant 6, with the signal itself, while objects are being written."""
     script = (
-        "import sys, numpy as np; from dj_photon_codecs import Calibration, write_movie\n"
+        "import signal, sys, numpy as np; from dj_photon_codecs import Calibration, write_movie\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in what a shell runs in the background\n"
         "counts = np.tile(np.random.default_rng(0).poisson(5, (30, 512, 512)).astype(np.uint8), (60, 1, 1))\n"
         "print('ready', flush=True)\n"
         "write_movie(sys.argv[1], counts, calibration=Calibration.given(1.0, 0.0))\n"

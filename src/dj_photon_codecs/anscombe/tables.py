@@ -81,7 +81,9 @@ def _look_up(table: AnyArray, begins: AnyArray, values: AnyArray, out: AnyArray 
     if "numba" in sys.modules:
         from .kernels import look_up
 
-        look_up(table, begins, flat, result)
+        # by the bits of its entries: numba knows no float16, and compiles for fewer types
+        bits = f"u{table.dtype.itemsize}"
+        look_up(table.view(bits), begins, flat, result.view(bits))
         return out
     global _done  # threads may miss one another's counts: a few more elements are then done the slow way
     _done += flat.size
