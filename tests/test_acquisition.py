@@ -22,6 +22,7 @@ from zarr.storage import MemoryStore
 from data.make_golden import UNFINISHED
 from dj_photon_codecs import (
     Calibration,
+    CodeRangeError,
     ConfigurationError,
     FormatError,
     InvalidMovieError,
@@ -119,16 +120,41 @@ def test_a_movie_shorter_than_what_the_noise_is_measured_on_is_as_write_movie_st
     assert writer.movie.calibration == expected.calibration
 
 
-@pytest.mark.parametrize(("dtype", "zero"), [("uint16", ZERO), ("int16", -40.0), ("uint8", 0.0), ("float32", ZERO)])
+@pytest.mark.parametrize(
+    ("dtype", "zero"),
+    [("uint16", ZERO), ("int16", -40.0), ("uint8", 0.0), ("float32", ZERO), ("int64", -40.0), ("uint32", ZERO)],
+)
 def test_any_count_may_follow_the_first_frames(tmp_path: Path, dtype: str, zero: float) -> None:
     """Codes are wide enough for what the camera can give, and not only for what it has given at first."""
     counts = camera(STRIDE * 8, dtype, zero) if dtype != "uint8" else camera(STRIDE * 8, zero=0).clip(0, 255)
     counts = counts.astype(dtype)
-    limits = np.iinfo(dtype) if dtype != "float32" else None
-    counts[-3, 0, :4] = (limits.min, limits.max, limits.min, limits.max) if limits else (0, 2**24, 0.5, 3.25)
+    narrow = np.iinfo(dtype) if np.dtype(dtype).itemsize <= 2 else None
+    edges = (narrow.min, narrow.max) if narrow else (-4096 if dtype[0] == "i" else 0, 2**24)
+    counts[-3, 0, :2] = edges
+    if dtype == "float32":
+        counts[-3, 0, 2:4] = 0.5, 3.25
     with PhotonWriter(tmp_path / "m", calibration=Calibration.given(GAIN, zero)) as writer:
         writer.extend(counts)
     assert_within_bound(writer.movie[:], counts, GAIN, zero)
+
+
+def test_a_count_that_no_sensor_gives_is_told_and_what_is_there_can_be_recovered(tmp_path: Path) -> None:
+    counts = camera(STRIDE * 4, "int64")
+    counts[STRIDE * 2 + 1] = 2**50
+    with pytest.raises(CodeRangeError, match=str(2**50)):
+        acquire(tmp_path / "m", counts)
+    assert_within_bound(recover_movie(tmp_path / "m")[:], counts[: STRIDE * 2])
+
+
+def test_whole_numbers_as_numpy_makes_them_are_stored_in_narrow_codes(tmp_path: Path) -> None:
+    """A simulated camera gives int64."""
+    counts = np.random.default_rng(0).poisson(np.linspace(1, 20, 64), (STRIDE * 8, 64, 64))
+    assert counts.dtype == np.int64
+    with PhotonWriter(tmp_path / "m") as writer:
+        writer.extend(counts)
+    assert_within_bound(writer.movie[:], counts, gain=1.0, zero=0.0)
+    expected = write_movie(tmp_path / "expected", counts)
+    assert writer.movie.compression_ratio > 0.8 * expected.compression_ratio
 
 
 def test_signed_counts_have_their_zero_level_measured(tmp_path: Path) -> None:

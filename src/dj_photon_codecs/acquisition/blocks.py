@@ -31,6 +31,9 @@ _CALIBRATION_FRAMES = 96
 #: Bytes of frames that the noise is measured on, at most (or one block).
 _CALIBRATION_BYTES = 1 << 28
 
+#: The highest count that any sensor gives, and how far below darkness noise may reach beyond what was seen [ADU].
+_HIGHEST, _FAR_BELOW = 2.0**24, 2.0**12
+
 #: Blocks that are encoded and written at a time.
 _UNDER_WAY = 2
 
@@ -144,10 +147,11 @@ class BlockWriter:
                 self._write(block)
 
     def _plan(self) -> None:
-        """Decide how the movie is written, by its first blocks, so that any count of the dtype can follow."""
+        """Decide how the movie is written, by its first blocks, so that any count can follow."""
         frames = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
         source = Source(frames, frames.shape, self._dtype, True, signed=self._dtype.kind == "i")
-        plan = plan_movie(source, self._options, self._calibration, values=_any_value(self._dtype, self._calibration))
+        values = _expected(frames, self._calibration is not None)
+        plan = plan_movie(source, self._options, self._calibration, values)
         self._design = plan_array(replace(plan, fast=True), (ENDLESS, *self._frame_shape))
         self._writer = ObjectWriter(self._design.metadata, self._design.encoding, self._target)
         submit(write_journal(self._target, self._design.metadata, self._design.record)).result()
@@ -176,10 +180,19 @@ class BlockWriter:
                 self._free.put(block)
 
 
-def _any_value(dtype: np.dtype[Any], calibration: Calibration | None) -> ValueRange:
-    """The range of what may follow the first frames: all integers, or floating-point counts far beyond a sensor's."""
-    if dtype.kind != "f":
+def _expected(first: AnyArray, calibrated: bool) -> ValueRange:
+    """The range of what may follow the first frames.
+
+    Of dtypes up to 16 bits that is every count. Wider ones are seldom used for higher counts: no sensor has more than
+    24 bits, and codes for all that they hold would be as wide.
+    """
+    dtype = first.dtype
+    if dtype.kind != "f" and dtype.itemsize <= 2:
         limits = np.iinfo(dtype)
         return ValueRange(int(limits.min), int(limits.max), whole=True)
-    top = min(2.0**24, float(np.finfo(dtype).max))
-    return ValueRange(0.0 if calibration is None else -min(2.0**16, top), top, whole=False)
+    low = 0.0
+    if dtype.kind == "i" or (dtype.kind == "f" and calibrated):
+        lowest = float(first.min())
+        low = -_FAR_BELOW + min(0.0, 8 * lowest) if np.isfinite(lowest) else -_FAR_BELOW
+    high = min(_HIGHEST, float(np.finfo(dtype).max)) if dtype.kind == "f" else _HIGHEST
+    return ValueRange(low, high, whole=dtype.kind != "f")
