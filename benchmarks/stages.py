@@ -63,7 +63,7 @@ def measure(regime: Regime, counts: Counts, profile: str) -> list[list[str]]:
         assert open_movie(folder / "warm")[:].shape == counts[:CHUNK].shape
         read = cpu(lambda: open_movie(folder / "0")[:])
         movie = open_movie(folder / "0")
-        inner: Any = movie.metadata.codecs[0].codecs  # type: ignore[union-attr]
+        inner: Any = movie.metadata.codecs[0].codecs  # type: ignore[union-attr]  # stored with shards
         parameters = inner[0]._parameters("uint16")
         chunks = [counts[start : start + CHUNK] for start in range(0, len(counts), CHUNK)]
         codes = [encode_dithered(chunk, parameters) for chunk in chunks]

@@ -103,9 +103,7 @@ class BlockWriter:
         self._thread.join()
         self._raise_failure()
         if self._design is None:  # too short to have been planned by its first blocks
-            movie = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
-            value = Source(movie, movie.shape, self._dtype, True, signed=self._dtype.kind == "i")
-            return dict(write_to(lambda: self._location, value, self._options, self._calibration).documents)
+            return write_to(lambda: self._location, self._first_frames(), self._options, self._calibration).documents
         metadata, record = self._design.metadata, self._design.record
         documents = finished_documents(metadata, record, self.frames, self._written)
         put_documents(self._target, documents)
@@ -148,13 +146,17 @@ class BlockWriter:
 
     def _plan(self) -> None:
         """Decide how the movie is written, by its first blocks, so that any count can follow."""
-        frames = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
-        source = Source(frames, frames.shape, self._dtype, True, signed=self._dtype.kind == "i")
-        values = _expected(frames, self._calibration is not None)
+        source = self._first_frames()
+        values = _expected(source.value, self._calibration is not None)
         plan = plan_movie(source, self._options, self._calibration, values)
         self._design = plan_array(replace(plan, fast=True), (ENDLESS, *self._frame_shape))
         self._writer = ObjectWriter(self._design.metadata, self._design.encoding, self._target)
         submit(write_journal(self._target, self._design.metadata, self._design.record)).result()
+
+    def _first_frames(self) -> Source:
+        """The blocks that wait, as one movie."""
+        frames = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
+        return Source(frames, frames.shape, self._dtype, in_memory=True, signed=self._dtype.kind == "i")
 
     def _write(self, block: AnyArray) -> None:
         assert self._design is not None

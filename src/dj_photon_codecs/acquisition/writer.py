@@ -231,5 +231,5 @@ class PhotonWriter:
             try:
                 self._movie = open_array(self._location, self._blocks.finish())
                 error.add_note(f"{len(self._movie)} frames are kept: open_movie({self.location!r})")
-            except Exception as failure:
+            except Exception as failure:  # of any kind: the error of whoever acquires is the one to raise
                 error.add_note(f"the movie at {self.location} could not be finished ({failure}): see recover_movie()")

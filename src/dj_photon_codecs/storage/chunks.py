@@ -239,7 +239,7 @@ class ChunkReader:
             if isinstance(payload, Exception):
                 raise payload
             await self.decode(payload, coords)
-            found[coords] = checksum_of(payload.as_numpy_array()[-CHECKSUM_BYTES:].tobytes())
+            found[coords] = _checksum(payload)
         return len(content), found
 
     async def _payloads(self, stored: Coords) -> tuple[Buffer, dict[Coords, Any]]:
@@ -366,10 +366,15 @@ class ChunkReader:
         if self._checksums is None:
             return
         recorded = int(self._checksums[coords])
-        found = checksum_of(payload.as_numpy_array()[-CHECKSUM_BYTES:].tobytes())
+        found = _checksum(payload)
         if found != recorded:
             raise DamagedChunkError(
                 f"{self._describe(coords)} is whole, but is not the one that was written: its checksum is {found:08x}, "
                 f"the record has {recorded:08x}. It is another movie's, an older copy, or from another place of this "
                 "movie: restore it from a copy; verify() lists every such chunk"
             )
+
+
+def _checksum(payload: Buffer) -> int:
+    """What the bytes of a chunk end in."""
+    return checksum_of(payload.as_numpy_array()[-CHECKSUM_BYTES:].tobytes())

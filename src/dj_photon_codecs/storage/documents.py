@@ -60,6 +60,22 @@ def _canonical(value: Any) -> Any:
     return value
 
 
+async def read_object(location: Location, key: str) -> bytes | None:
+    """The content of a small object; None where it is not there.
+
+    Raises
+    ------
+    StorageError
+        When the store cannot be reached.
+    """
+    with location.errors_named(f"object {key!r} of {location.label} cannot be read"):
+        try:
+            buffer = await location.open(read_only=True).get(key, default_buffer_prototype())
+        except (FileNotFoundError, NotADirectoryError):  # the folder itself is not there
+            return None
+    return None if buffer is None else buffer.to_bytes()
+
+
 async def read_documents(location: Location) -> dict[str, Json]:
     """The metadata documents that are in the store, by key; those of Zarr 3 first, and empty when there are none.
 
@@ -70,19 +86,8 @@ async def read_documents(location: Location) -> dict[str, Json]:
     StorageError
         When the store cannot be reached.
     """
-    opened = location.open(read_only=True)
-    prototype = default_buffer_prototype()
-
-    async def read(key: str) -> bytes | None:
-        with location.errors_named(f"object {key!r} of {location.label} cannot be read"):
-            try:
-                buffer = await opened.get(key, prototype)
-            except (FileNotFoundError, NotADirectoryError):  # the folder itself is not there
-                return None
-        return None if buffer is None else buffer.to_bytes()
-
     for keys in DOCUMENTS.values():
-        contents = {key: await read(key) for key in keys}
+        contents = {key: await read_object(location, key) for key in keys}
         if any(text is not None for text in contents.values()):
             return {key: _parsed(text, key, location) for key, text in contents.items() if text is not None}
     return {}

@@ -10,9 +10,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from .._zarr import ArrayMetadata, default_buffer_prototype, metadata_documents, parse_metadata
+from .._zarr import ArrayMetadata, metadata_documents, parse_metadata
 from ..errors import DamagedChunkError, FormatError, MissingChunkError
 from .chunks import ChunkReader
+from .documents import read_object
 from .grid import Coords
 from .layout import ENDLESS
 from .limits import check_metadata
@@ -32,7 +33,7 @@ async def write_journal(target: Target, metadata: ArrayMetadata, record: MovieRe
     """Write the journal of a movie of which nothing is written yet."""
     nothing = replace(metadata, shape=(0, *metadata.shape[1:]))
     document = {"format_version": _VERSION, "zarr": metadata_documents(nothing), "record": record.to_dict()}
-    await target.put(JOURNAL, default_buffer_prototype().buffer.from_bytes(json.dumps(document, indent=2).encode()))
+    await target.put_json(JOURNAL, document)
 
 
 async def remove_journal(target: Target) -> None:
@@ -51,15 +52,11 @@ async def read_journal(location: Location) -> tuple[ArrayMetadata, MovieRecord] 
         When the store cannot be read.
     """
     where = f"the journal {JOURNAL!r} of {location.label}"
-    with location.errors_named(f"{where} cannot be read"):
-        try:
-            content = await location.open(read_only=True).get(JOURNAL, default_buffer_prototype())
-        except (FileNotFoundError, NotADirectoryError):  # the folder itself is not there
-            content = None
+    content = await read_object(location, JOURNAL)
     if content is None:
         return None
     try:
-        document = json.loads(content.to_bytes())
+        document = json.loads(content)
         version, documents, record = document["format_version"], document["zarr"], document["record"]
     except (ValueError, RecursionError, KeyError, TypeError) as error:
         raise FormatError(f"{where} is damaged ({type(error).__name__}: {error})") from error

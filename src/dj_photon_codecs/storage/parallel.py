@@ -111,7 +111,7 @@ def _computed(tasks: list[Any], what: str, progress: bool | None) -> Iterator[li
 
 
 def _compute(tasks: list[Any]) -> list[Any]:
-    import dask.base
+    import dask.base  # some of dask has types, and what is used here has none
 
     # distributed's client offers its method get as the scheduler
     client = getattr(dask.base.get_scheduler(), "__self__", None)  # type: ignore[no-untyped-call]

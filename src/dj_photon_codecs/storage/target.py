@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from zarr.abc.store import Store
 
-from .._zarr import Buffer, submit
+from .._typing import Json
+from .._zarr import Buffer, default_buffer_prototype, submit
 from ..errors import ConfigurationError, StorageError
 from .location import Location
 
@@ -45,6 +47,11 @@ class Target:
         self._written.append(key)  # before it is: a store that answers too late has written it all the same
         with self.location.errors_named(f"object {key!r} of {self.location.label} could not be written"):
             await self._store.set(key, content)
+
+    async def put_json(self, key: str, document: Json) -> None:
+        """Write a JSON document; raises as :meth:`put`."""
+        content = json.dumps(document, indent=2).encode()
+        await self.put(key, default_buffer_prototype().buffer.from_bytes(content))
 
     def others_write(self, keys: Iterable[str]) -> None:
         """Note what other processes write here, so that it is removed with the rest."""

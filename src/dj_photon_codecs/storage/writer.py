@@ -6,13 +6,12 @@ behind does not open as an array.
 
 from __future__ import annotations
 
-import json
 import math
 from concurrent.futures import Future, wait
 from dataclasses import replace
 
 from .._typing import Json
-from .._zarr import default_buffer_prototype, submit
+from .._zarr import submit
 from ..anscombe.tables import prepare
 from ..errors import CodeRangeError
 from .chunks import ChunkReader
@@ -107,8 +106,7 @@ def put_documents(target: Target, documents: dict[str, Json]) -> None:
     async def put() -> None:
         # the document that makes it an array comes last: in Zarr V2, after the attributes
         for key in sorted(documents, key=lambda key: key in (".zarray", "zarr.json")):
-            content = json.dumps(documents[key], indent=2).encode()
-            await target.put(key, default_buffer_prototype().buffer.from_bytes(content))
+            await target.put_json(key, documents[key])
 
     submit(put()).result()
 
