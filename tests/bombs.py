@@ -118,6 +118,8 @@ def replace_chunk(folder: Path, payload: bytes) -> None:
 
 def main(folder: Path) -> None:
     """Read every movie in a folder; print the error of each, and the memory that all of it took."""
+    if sys.platform == "win32":
+        raise NotImplementedError("the resource module is POSIX only")
     import resource
 
     unit = 1 if sys.platform == "darwin" else 1024

@@ -13,12 +13,14 @@ os.environ.update(AWS_EC2_METADATA_DISABLED="true", AWS_DEFAULT_REGION="us-east-
 
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
 from hypothesis import settings
 
 import services
+from dj_photon_codecs.storage.chunks import ChunkReader
 
 # Two shared cores make any deadline flaky. On CI the examples are the same on every run.
 settings.register_profile("local", deadline=None)
@@ -27,9 +29,16 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+def database_folder() -> Iterator[Path]:
+    """Not below pytest's folder, which root's next pytest closes to other users: as one of them PostgreSQL runs."""
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
+
+
+@pytest.fixture(scope="session")
+def postgres(database_folder: Path) -> Iterator[Any]:
     """A ``datajoint.Instance`` on PostgreSQL: the one that pip installed, or DJ_TEST_PG_HOST."""
-    with services.postgres_instance(tmp_path_factory.mktemp("postgres")) as instance:
+    with services.postgres_instance(database_folder) as instance:
         yield instance
 
 
@@ -76,3 +85,17 @@ def local_pipeline(postgres: Any, file_store: dict[str, Any]) -> Iterator[servic
     """A schema and a store on PostgreSQL and a folder, for what does not depend on either."""
     with services.open_pipeline(postgres, "postgres", "file", file_store) as opened:
         yield opened
+
+
+@pytest.fixture
+def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
+    """The chunks that are decoded from here on."""
+    seen: list[tuple[int, ...]] = []
+    original = ChunkReader.decode
+
+    def decode(self: ChunkReader, payload: Any, coords: tuple[int, ...], *rest: Any) -> Any:
+        seen.append(coords)
+        return original(self, payload, coords, *rest)
+
+    monkeypatch.setattr(ChunkReader, "decode", decode)
+    return seen

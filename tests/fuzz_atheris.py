@@ -18,11 +18,11 @@ import numpy as np
 
 with atheris.instrument_imports(include=["dj_photon_codecs"]):
     from dj_photon_codecs import Calibration, PhotonCodecError, open_movie
+    from dj_photon_codecs._zarr.bounds import _zstd_size
     from dj_photon_codecs.entropy.coder import decode
-    from dj_photon_codecs.storage.bounded import _zstd_size
     from dj_photon_codecs.storage.documents import _digest, _parsed
-    from dj_photon_codecs.storage.limits import check_path
     from dj_photon_codecs.storage.location import Location
+    from dj_photon_codecs.storage.metadata_checks import check_path
     from dj_photon_codecs.storage.record import MovieRecord
 
 from test_crafted_fuzz import MOVIES, objects_of, store_of, unsealed, use, with_first_chunk

@@ -18,7 +18,7 @@ from typing import Any
 import datajoint as dj
 import numpy as np
 import s3fs  # noqa: F401  (imported here, once for all children)
-from numcodecs.blosc import get_mutex
+from numcodecs import blosc
 from tqdm import tqdm
 
 import dj_photon_codecs.codec  # noqa: F401  (as above)
@@ -36,7 +36,7 @@ EVENTS = (
 
 # Semaphores of the system, which a killed process would leave behind: made once, here.
 tqdm.get_lock()
-get_mutex()
+getattr(blosc, "get_mutex", lambda: None)()  # from numcodecs 0.17 on it is made when that is imported
 
 COUNTS = np.random.default_rng(0).poisson(5, (96, 128, 128)).astype(np.uint16)
 

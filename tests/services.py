@@ -28,6 +28,7 @@ import pytest
 from datajoint.storage import StorageBackend
 
 from dj_photon_codecs.embedded import embedded_server
+from dj_photon_codecs.storage.stores import MARKER
 
 #: What ``pipeline`` runs on: every database with every kind of store.
 PIPELINES = [(database, store) for database in ("postgres", "mysql") for store in ("file", "s3")]
@@ -126,11 +127,12 @@ class Pipeline:
         return StorageBackend(self.config.get_store_spec(self.store))
 
     def objects(self) -> list[str]:
-        """Every object in the store, by its path relative to the store, sorted."""
+        """Every object in the store but its marker, by its path relative to the store, sorted."""
         backend = self.backend
         root = str(backend._full_path("")).rstrip("/")
         backend.fs.invalidate_cache()
-        return sorted(path.removeprefix(root).lstrip("/") for path in backend.fs.find(root))
+        names = (path.removeprefix(root).lstrip("/") for path in backend.fs.find(root))
+        return sorted(name for name in names if name != MARKER)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import math
 import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 
 #: Bits and range of every data type that the page lists.
@@ -60,6 +60,14 @@ class Bytes:
     def i32(self) -> int:
         return int.from_bytes(self.take(4), "little", signed=True)
 
+    def numbers16(self, count: int) -> list[int]:
+        numbers = [self.u16() for _ in range(count)]
+        self.pad()
+        return numbers
+
+    def pad(self) -> None:
+        self.take(-self.at % 4)
+
     def number(self) -> int:
         low = self.u8()
         if low < 128:
@@ -86,7 +94,7 @@ class Table:
 
 @dataclass
 class Header:
-    """What an encoder chooses, and a decoder reads first."""
+    """What an encoder chooses, and a decoder reads first; ``band_rows`` of 0 stands for all rows."""
 
     low_bits: int = 0
     blend: int = 64
@@ -95,16 +103,17 @@ class Header:
     start: int = 0
     top: int = 0
     base: int = 0
-    form: int = 1
+    dithered: int = 0
+    band_rows: int = 0
 
     @property
     def C(self) -> int:
         return ((self.top * 1024) >> self.shift) + 1
 
     def check(self, dtype: str) -> None:
-        require(self.form in (1, 2), "form")
+        require(self.dithered in (0, 1), "dithered")
         require(self.low_bits < BITS[dtype], "low_bits")
-        require(self.form == 1 or self.low_bits == 0, "low_bits of form 2")
+        require(self.dithered == 0 or self.low_bits == 0, "low_bits of dithered codes")
         require(0 <= self.blend <= 255, "blend")
         require(1 <= self.window <= 255, "window")
         require(self.shift <= 22, "shift")
@@ -113,18 +122,30 @@ class Header:
         require(RANGES[dtype][0] <= self.base <= RANGES[dtype][1], "base")
         require(self.C <= 4096, "number of contexts")
 
+    def bands(self, R: int) -> list[range]:
+        """The rows of each band."""
+        step = self.band_rows or R
+        return [range(first, min(first + step, R)) for first in range(0, R, step)]
+
+
+@dataclass
+class Band:
+    """The streams of a band."""
+
+    states: list[int]
+    words: list[int] = field(default_factory=list)
+    escapes: list[int] = field(default_factory=list)
+    low: bytes = b""
+
 
 @dataclass
 class Coded:
-    """The fields of a payload of form 1 or 2; the codes of blank frames as their bits."""
+    """The fields of a payload of form 1; the codes of blank frames as their bits."""
 
     header: Header
-    states: list[int]
     blank: dict[int, int] = field(default_factory=dict)
     tables: list[Table] = field(default_factory=list)
-    words: list[int] = field(default_factory=list)
-    escapes: list[int] = field(default_factory=list)
-    planes: list[bytes] = field(default_factory=list)
+    bands: list[Band] = field(default_factory=list)
 
 
 # Fields
@@ -134,30 +155,39 @@ def read(source: Bytes, shape: Sequence[int], dtype: str) -> Coded:
     """All fields."""
     T, R, W = movie_of(shape)
     u8, u16, u32 = source.u8, source.u16, source.u32
-    form = u8()
-    header = Header(u8(), u8(), u8(), u8(), u16(), u16(), source.i32(), form)
+    require(u8() == 1, "form")
+    dithered, low_bits, shift, blend, window, n_tables, start, top = u8(), u8(), u8(), u8(), u8(), u16(), u16(), u16()
+    header = Header(low_bits, blend, window, shift, start, top, source.i32(), dithered, u32())
     header.check(dtype)
-    n_tables, n_blank, n_words, n_escapes = u16(), u32(), u32(), u32()
+    require(1 <= header.band_rows <= R, "band_rows")
+    n_blank, table_bytes = u32(), u32()
     require(n_blank <= T, "n_blank")
-    modelled = (T - n_blank) * R * W
-    require(n_tables == 0 if n_blank == T else 1 <= n_tables <= 256, "n_tables")
-    require(n_words <= modelled, "n_words")
-    require(n_escapes <= modelled, "n_escapes")
-    coded = Coded(header, [u32() for _ in range(8)])
-    require(all(state >= 65536 for state in coded.states), "states")
-    require(n_blank < T or coded.states == [65536] * 8, "states of no pixels")
-    for _ in range(n_blank):
-        frame, bits = u32(), u16()
+    require(n_tables == table_bytes == 0 if n_blank == T else 1 <= n_tables <= 256, "n_tables")
+    coded = Coded(header)
+    frames = [u32() for _ in range(n_blank)]
+    codes = source.numbers16(n_blank)
+    for frame, bits in zip(frames, codes, strict=True):
         require(max(coded.blank, default=-1) < frame < T, "blank frames rise")
         require(bits < 1 << BITS[dtype], "eight zeros")
         coded.blank[frame] = bits
+    bands = header.bands(R) if n_blank < T else []
+    directory = [(u32(), u32(), [u32() for _ in range(32)]) for _ in bands]
+    end = source.at + table_bytes
+    require(table_bytes <= len(source.payload) - source.at, "table_bytes")
     for _ in range(n_tables):
         coded.tables.append(read_table(source))
-    if n_tables:
-        require(sum(table.run for table in coded.tables) == 3 * header.C, "runs")
-    coded.words = [u16() for _ in range(n_words)]
-    coded.escapes = [u16() for _ in range(n_escapes)]
-    coded.planes = [source.take((modelled + 7) // 8) for _ in range(header.low_bits)]
+        require(source.at <= end, "table_bytes")
+    require(source.at == end, "table_bytes")
+    source.pad()
+    require(sum(table.run for table in coded.tables) == (3 * header.C if bands else 0), "runs")
+    for rows, (n_words, n_escapes, states) in zip(bands, directory, strict=True):
+        pixels = (T - n_blank) * len(rows) * W
+        require(n_words <= pixels and n_escapes <= pixels, "n_words or n_escapes")
+        require(all(state >= 65536 for state in states), "states")
+        words, escapes = source.numbers16(n_words), source.numbers16(n_escapes)
+        low = source.take((pixels * header.low_bits + 7) // 8)
+        source.pad()
+        coded.bands.append(Band(states, words, escapes, low))
     source.end()
     return coded
 
@@ -179,20 +209,42 @@ def read_table(source: Bytes) -> Table:
 
 def write(coded: Coded) -> bytes:
     h = coded.header
-    n = [len(part) for part in (coded.tables, coded.blank, coded.words, coded.escapes)]
-    parts = [struct.pack("<5B2HiH3I", h.form, h.low_bits, h.blend, h.window, h.shift, h.start, h.top, h.base, *n)]
-    parts.append(struct.pack("<8I", *coded.states))
-    for frame, code in coded.blank.items():
-        parts.append(struct.pack("<IH", frame, code))
-    parts += [write_table(table) for table in coded.tables]
-    parts.append(struct.pack(f"<{n[2]}H", *coded.words))
-    parts.append(struct.pack(f"<{n[3]}H", *coded.escapes))
-    return b"".join(parts + coded.planes)
+    tables = b"".join(write_table(table) for table in coded.tables)
+    fixed = (
+        1,
+        h.dithered,
+        h.low_bits,
+        h.shift,
+        h.blend,
+        h.window,
+        len(coded.tables),
+        h.start,
+        h.top,
+        h.base,
+        h.band_rows,
+    )
+    parts = [struct.pack("<6B3Hi3I", *fixed, len(coded.blank), len(tables))]
+    parts.append(struct.pack(f"<{len(coded.blank)}I", *coded.blank))
+    parts.append(numbers16([*coded.blank.values()]))
+    for band in coded.bands:
+        parts.append(struct.pack("<34I", len(band.words), len(band.escapes), *band.states))
+    parts.append(padded(tables))
+    for band in coded.bands:
+        parts += [numbers16(band.words), numbers16(band.escapes), padded(band.low)]
+    return b"".join(parts)
+
+
+def padded(content: bytes) -> bytes:
+    return content + bytes(-len(content) % 4)
+
+
+def numbers16(values: Sequence[int]) -> bytes:
+    return padded(struct.pack(f"<{len(values)}H", *values))
 
 
 def write_table(table: Table) -> bytes:
-    used = [symbol for symbol in range(1, 256) if table.frequency[symbol]] or [1]
-    first, count = used[0], used[-1] - used[0] + 1
+    used = [symbol for symbol in range(1, 256) if table.frequency[symbol]]
+    first, count = (used[0], used[-1] - used[0] + 1) if used else (1, 0)
     listed = table.frequency[first : first + count]
     return b"".join(number(value) for value in (table.run, table.frequency[0], first, count, *listed))
 
@@ -212,26 +264,28 @@ def blur(a: Sequence[int]) -> list[int]:
 K = [64 * (i**5 % 4093) // 4093 for i in range(4093)]
 
 
-def offset(n: int, form: int) -> int:
+def offset(n: int, dithered: int) -> int:
     """U[n]."""
-    return 16 * K[n % 4093] - 504 if form == 2 else 0
+    return 16 * K[n % 4093] - 504 if dithered else 0
 
 
 @dataclass
 class Prediction:
-    """The means, row after row of the modelled movie."""
+    """The means, row after row of a band, which has these rows of chunks of ``height`` rows."""
 
     header: Header
     frames: list[int]
-    R: int
+    band: range
+    height: int
     W: int
 
     def __post_init__(self) -> None:
+        self.R = len(self.band)
         self.m = [[0] * self.W for _ in range(self.R)]
         self.v = [self.header.start * 1024] * self.W
 
-    def rows(self) -> Iterator[tuple[list[int], list[int], list[int]]]:
-        """Contexts and q of each row, and a list that the caller fills with the high parts before it goes on."""
+    def rows(self) -> Iterator[tuple[list[int], list[int], list[int], list[int]]]:
+        """Lanes, contexts and d of each row, and a list that the caller fills with high parts before it goes on."""
         top, shift = self.header.top, self.header.shift
         for t, frame in enumerate(self.frames):
             n = min(t, self.header.window)
@@ -250,10 +304,12 @@ class Prediction:
                     for x in range(self.W):
                         b = (above[x] + 2 * here[x] + below[x] + 8) >> 4
                         p.append(b + (((m[y][x] - b) * weight + 128) >> 8))
-                U = [offset((frame * self.R + y) * self.W + x, self.header.form) for x in range(self.W)]
+                n0 = (frame * self.height + self.band[y]) * self.W
+                U = [offset(n0 + x, self.header.dithered) for x in range(self.W)]
                 d = [min(max(p[x] + U[x], 0), top * 1024) for x in range(self.W)]
                 h: list[int] = []
-                yield [phase * self.header.C + (value >> shift) for value in d], [(v + 512) >> 10 for v in d], h
+                lanes = [(x if t == 0 else y * self.W + x) % 32 for x in range(self.W)]
+                yield lanes, [phase * self.header.C + (value >> shift) for value in d], d, h
                 g = [min(h[x], top) * 1024 - U[x] for x in range(self.W)]
                 self.m[y] = [m[y][x] + (((g[x] - m[y][x]) * rate + 128) >> 8) for x in range(self.W)]
                 if t == 0:
@@ -269,7 +325,7 @@ def decode(payload: bytes, shape: tuple[int, ...], dtype: str) -> list[int]:
     require(dtype in BITS, "data type")
     source = Bytes(payload)
     if payload[:1] == b"\0":
-        source.u8()
+        source.take(4)
         size = BITS[dtype] // 8
         codes = [
             int.from_bytes(source.take(size), "little", signed=dtype.startswith("int")) for _ in range(math.prod(shape))
@@ -279,42 +335,48 @@ def decode(payload: bytes, shape: tuple[int, ...], dtype: str) -> list[int]:
     T, R, W = movie_of(shape)
     require(T * R * W > 0, "pixels")
     coded = read(source, shape, dtype)
-    modelled = decode_modelled(coded, [frame for frame in range(T) if frame not in coded.blank], R, W, dtype)
-    codes = []
-    for frame in range(T):
-        if frame in coded.blank:
-            bits = coded.blank[frame]
-            codes += [bits - (1 << BITS[dtype]) if bits > RANGES[dtype][1] else bits] * (R * W)
-        else:
-            codes += modelled[: R * W]
-            del modelled[: R * W]
+    codes = [0] * (T * R * W)
+    for frame, bits in coded.blank.items():
+        codes[frame * R * W : (frame + 1) * R * W] = [signed(bits, dtype)] * (R * W)
+    modelled = [frame for frame in range(T) if frame not in coded.blank]
+    for rows, band in zip(coded.header.bands(R), coded.bands, strict=False):
+        rest = decode_band(coded, band, rows, modelled, R, W, dtype)
+        for frame in modelled:
+            for y in rows:
+                codes[(frame * R + y) * W : (frame * R + y + 1) * W] = rest[:W]
+                del rest[:W]
     return codes
 
 
-def decode_modelled(coded: Coded, frames: list[int], R: int, W: int, dtype: str) -> list[int]:
-    header, states = coded.header, list(coded.states)
-    words, escapes = iter(coded.words), iter(coded.escapes)
+def signed(bits: int, dtype: str) -> int:
+    return bits - (1 << BITS[dtype]) if bits > RANGES[dtype][1] else bits
+
+
+def decode_band(coded: Coded, band: Band, rows: range, frames: list[int], R: int, W: int, dtype: str) -> list[int]:
+    """The codes of one band, from its own streams."""
+    header, states = coded.header, list(band.states)
+    words, escapes = iter(band.words), iter(band.escapes)
+    low_bits, low = header.low_bits, int.from_bytes(band.low, "little")
     table_of = [table for table in coded.tables for _ in range(table.run)]
     codes: list[int] = []
-    for contexts, q, h in Prediction(header, frames, R, W).rows():
+    for lanes, contexts, d, h in Prediction(header, frames, rows, R, W).rows():
         for x in range(W):
-            table, s = table_of[contexts[x]], states[x % 8]
+            table, s = table_of[contexts[x]], states[lanes[x]]
             slot = s % 4096
             symbol = table.symbol_at[slot]
             s = table.frequency[symbol] * (s >> 12) + slot - table.begin[symbol]
             if s < 65536:
                 s = s * 65536 + following(words)
-            states[x % 8] = s
+            states[lanes[x]] = s
             if symbol == 0:
                 h.append(following(escapes))
             else:
-                h.append(q[x] + symbol - 128)
+                h.append(((d[x] + 512) >> 10) + symbol - 128)
                 require(0 <= h[x] <= header.top, "high part")
-            i = len(codes)
-            low = sum((plane[i // 8] >> i % 8 & 1) << bit for bit, plane in enumerate(coded.planes))
-            code = (header.base + (h[x] << header.low_bits) + low) % (1 << BITS[dtype])
-            codes.append(code - (1 << BITS[dtype]) if code > RANGES[dtype][1] else code)
-    require(states == [65536] * 8, "last states")
+            bits = low >> len(codes) * low_bits & (1 << low_bits) - 1
+            code = (header.base + (h[x] << low_bits) + bits) % (1 << BITS[dtype])
+            codes.append(signed(code, dtype))
+    require(states == [65536] * 32, "last states")
     require(next(words, None) is None, "words left")
     require(next(escapes, None) is None, "escapes left")
     return codes
@@ -331,8 +393,8 @@ def following(stream: Iterator[int]) -> int:
 
 
 def encode_plain(codes: Sequence[int], dtype: str) -> bytes:
-    signed = dtype.startswith("int")
-    return b"\0" + b"".join(code.to_bytes(BITS[dtype] // 8, "little", signed=signed) for code in codes)
+    is_signed = dtype.startswith("int")
+    return bytes(4) + b"".join(code.to_bytes(BITS[dtype] // 8, "little", signed=is_signed) for code in codes)
 
 
 def encode(
@@ -344,60 +406,71 @@ def encode(
     *,
     blank: bool = True,
     escaped: frozenset[int] = frozenset(),
+    tables: Sequence[Table] = (),
 ) -> bytes:
     """
-    A payload of form 1, or of that of the header.
+    A payload of form 1.
 
     Without a header, it is the simplest that is good for the codes. ``runs`` are those of the
-    tables, one for all contexts if there are none. Blank frames are told if ``blank``, and modelled otherwise.
-    Modelled pixels that are in ``escaped`` are escapes though there were a symbol.
+    tables, one for all contexts if there are none; ``tables`` are the tables themselves. Blank frames are told if
+    ``blank``, and modelled otherwise. Modelled pixels that are in ``escaped``, counted band by band, are escapes though
+    there were a symbol.
     """
     T, R, W = movie_of(shape)
     frames = [list(codes[t * R * W : (t + 1) * R * W]) for t in range(T)]
     blanks = {t: frame[0] for t, frame in enumerate(frames) if blank and len(set(frame)) == 1}
-    modelled = [code for t, frame in enumerate(frames) if t not in blanks for code in frame]
+    modelled = [t for t in range(T) if t not in blanks]
     if header is None:
-        base = min(modelled, default=0)
-        header = Header(base=base, top=min(max(modelled, default=0) - base, 4095))
+        all_codes = [code for t in modelled for code in frames[t]]
+        base = min(all_codes, default=0)
+        header = Header(base=base, top=min(max(all_codes, default=0) - base, 4095))
+    header = replace(header, band_rows=header.band_rows or R)
     header.check(dtype)
-    levels = [(code - header.base) % (1 << BITS[dtype]) for code in modelled]
 
     # Forwards: what is coded, and how often in each table
-    runs = list(runs) or [3 * header.C]
+    runs = [table.run for table in tables] or list(runs) or [3 * header.C]
     table_of = [table for table, run in enumerate(runs) for _ in range(run)]
     counts: list[Counter[int]] = [Counter() for _ in runs]
-    symbols: list[tuple[int, int, int]] = []  # lane, table, symbol
-    escapes: list[int] = []
-    for contexts, q, h in Prediction(header, [t for t in range(T) if t not in blanks], R, W).rows():
-        for x in range(W):
-            i = len(symbols)
-            h.append(levels[i] >> header.low_bits)
-            symbol = h[x] - q[x] + 128
-            if i in escaped or h[x] > header.top or not 1 <= symbol <= 255:
-                symbol = 0
-                escapes.append(h[x])
-            symbols.append((x % 8, table_of[contexts[x]], symbol))
-            counts[table_of[contexts[x]]][symbol] += 1
-    tables = [Table(run, frequencies(count)) for run, count in zip(runs, counts, strict=True)] if modelled else []
+    bands: list[Band] = []
+    symbols: list[list[tuple[int, int, int]]] = []  # of each band: lane, table, symbol
+    n = 0
+    for rows in header.bands(R) if modelled else []:
+        band, coded = Band([65536] * 32), list[tuple[int, int, int]]()
+        levels = [
+            (code - header.base) % (1 << BITS[dtype]) for t in modelled for y in rows for code in row(frames[t], y, W)
+        ]
+        for lanes, contexts, d, h in Prediction(header, modelled, rows, R, W).rows():
+            for x in range(W):
+                h.append(levels[len(coded)] >> header.low_bits)
+                symbol = h[x] - ((d[x] + 512) >> 10) + 128
+                if n in escaped or h[x] > header.top or not 1 <= symbol <= 255:
+                    symbol = 0
+                    band.escapes.append(h[x])
+                n += 1
+                coded.append((lanes[x], table_of[contexts[x]], symbol))
+                counts[table_of[contexts[x]]][symbol] += 1
+        low = sum((level % (1 << header.low_bits)) << j * header.low_bits for j, level in enumerate(levels))
+        band.low = low.to_bytes((len(levels) * header.low_bits + 7) // 8, "little")
+        bands.append(band)
+        symbols.append(coded)
+    if modelled and not tables:
+        tables = [Table(run, frequencies(count)) for run, count in zip(runs, counts, strict=True)]
 
     # Backwards: the states and the words
-    states, words = [65536] * 8, []
-    for lane, index, symbol in reversed(symbols):
-        f, begin, s = tables[index].frequency[symbol], tables[index].begin[symbol], states[lane]
-        if s >= f * 2**20:
-            words.append(s % 65536)
-            s >>= 16
-        states[lane] = (s // f) * 4096 + s % f + begin
-    words.reverse()
-
-    planes = []
-    for bit in range(header.low_bits):
-        plane = bytearray((len(levels) + 7) // 8)
-        for i, level in enumerate(levels):
-            plane[i // 8] |= (level >> bit & 1) << i % 8
-        planes.append(bytes(plane))
+    for band, coded in zip(bands, symbols, strict=True):
+        for lane, index, symbol in reversed(coded):
+            f, begin, s = tables[index].frequency[symbol], tables[index].begin[symbol], band.states[lane]
+            if s >= f * 2**20:
+                band.words.append(s % 65536)
+                s >>= 16
+            band.states[lane] = (s // f) * 4096 + s % f + begin
+        band.words.reverse()
     bits = {t: code % (1 << BITS[dtype]) for t, code in blanks.items()}
-    return write(Coded(header, states, bits, tables, words, escapes, planes))
+    return write(Coded(header, bits, list(tables), bands))
+
+
+def row(frame: list[int], y: int, W: int) -> list[int]:
+    return frame[y * W : (y + 1) * W]
 
 
 def frequencies(count: Counter[int]) -> list[int]:

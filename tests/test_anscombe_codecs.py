@@ -6,6 +6,7 @@ import json
 import pickle
 import subprocess
 import sys
+from importlib.metadata import distribution
 from pathlib import Path
 
 import numcodecs
@@ -22,8 +23,8 @@ from dj_photon_codecs import (
     CodeRangeError,
     ConfigurationError,
 )
-from dj_photon_codecs.anscombe.parameters import TransformParameters
-from dj_photon_codecs.anscombe.transform import decode_codes, encode_counts
+from dj_photon_codecs.anscombe.codes import decode, encode
+from dj_photon_codecs.anscombe.parameters import DITHERS, TransformParameters
 
 COUNTS = (np.arange(6 * 5 * 4).reshape(6, 5, 4) * 17 % 3000).astype(np.uint16)
 
@@ -31,7 +32,7 @@ COUNTS = (np.arange(6 * 5 * 4).reshape(6, 5, 4) * 17 % 3000).astype(np.uint16)
 def expected(counts: np.ndarray, gain: float = 10.0, zero: float = 50.0) -> np.ndarray:
     """What the functions behind the codecs give."""
     parameters = TransformParameters(zero, gain, "uint8", counts.dtype.name)
-    return decode_codes(encode_counts(counts, parameters), parameters)
+    return decode(encode(counts, parameters), parameters)
 
 
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "int32", "uint64", "float64"])
@@ -52,13 +53,16 @@ def test_the_v3_metadata_holds_every_parameter_and_opens_again() -> None:
     zarr.create_array(store, shape=(4, 4, 4), dtype="int16", chunks=(4, 4, 4), filters=[codec])
     document = json.loads(store._store_dict["zarr.json"].to_bytes())
     assert document["codecs"][0] == {
-        "name": "dj_photon.anscombe",
+        "name": "dj_photon_codecs.anscombe",
         "configuration": {
             "zero_level": -3.5,
             "conversion_gain": 2.0,
             "encoded_dtype": "uint16",
             "decoded_dtype": "int16",
             "step": 0.25,
+            "dither": "none",
+            "under_root": 0.375,
+            "saturation": None,
         },
     }
     reopened = zarr.open_array(store, mode="r").metadata.codecs[0]
@@ -76,14 +80,17 @@ def test_the_v3_metadata_holds_every_parameter_and_opens_again() -> None:
             "encoded_dtype": "uint8",
             "decoded_dtype": "int16",
             "step": 1,
+            "dither": "none",
+            "under_root": 0.375,
+            "saturation": None,
             "beta": 1,
         },
     ],
     ids=["missing keys", "unknown key"],
 )
 def test_metadata_with_missing_or_unknown_keys_is_refused(configuration: dict[str, object]) -> None:
-    with pytest.raises(ConfigurationError, match="not a valid dj_photon.anscombe codec"):
-        AnscombeTransformV3.from_dict({"name": "dj_photon.anscombe", "configuration": configuration})
+    with pytest.raises(ConfigurationError, match="not a valid configuration of dj_photon_codecs.anscombe"):
+        AnscombeTransformV3.from_dict({"name": "dj_photon_codecs.anscombe", "configuration": configuration})
 
 
 def test_the_v3_fill_value_passes_through_the_transform() -> None:
@@ -179,3 +186,45 @@ def test_a_process_that_imported_nothing_of_this_package_reads_the_files(tmp_pat
     )
     subprocess.run([sys.executable, "-c", script, str(tmp_path / "a.zarr"), str(tmp_path / "out.npy")], check=True)
     assert (np.load(tmp_path / "out.npy") == expected(COUNTS)).all()
+
+
+def test_the_v2_codec_needs_numpy_and_numcodecs_only(tmp_path: Path) -> None:
+    """A process that can import none of the other dependencies encodes and decodes, and finds the codec by its id."""
+    script = """
+import sys
+
+class Blocked:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in ("zarr", "datajoint", "numba", "fsspec", "click", "tqdm", "dask"):
+            raise ImportError(f"{name} is blocked")
+
+sys.meta_path.insert(0, Blocked())
+import numpy as np
+import numcodecs
+from dj_photon_codecs.anscombe.codec_v2 import AnscombeTransformV2
+
+counts = np.load(sys.argv[1])
+for dither in ("none", "position"):
+    codec = AnscombeTransformV2(50, 10.0, dither=dither)
+    assert numcodecs.get_codec(codec.get_config()) == codec
+    np.save(sys.argv[2] + dither, codec.decode(codec.encode(counts)))
+"""
+    np.save(tmp_path / "counts.npy", COUNTS)
+    command = [sys.executable, "-c", script, str(tmp_path / "counts.npy"), str(tmp_path / "out_")]
+    subprocess.run(command, check=True)
+    for dither in DITHERS:
+        parameters = TransformParameters(50, 10.0, "uint8", "uint16", dither=dither)
+        found = np.load(tmp_path / f"out_{dither}.npy")
+        assert (found == decode(encode(COUNTS, parameters), parameters)).all()
+
+
+def test_entry_points_hold_one_name_for_each_format() -> None:
+    """What zarr and numcodecs find of this package."""
+    found = {
+        group: {point.name for point in distribution("dj-photon-codecs").entry_points.select(group=group)}
+        for group in ("zarr.codecs", "numcodecs.codecs")
+    }
+    assert found == {
+        "zarr.codecs": {"dj_photon_codecs.anscombe", "dj_photon_codecs.rans", "anscombe-v1"},
+        "numcodecs.codecs": {"dj_photon_codecs.anscombe", "anscombe-v1"},
+    }

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import gc
 import json
+import math
 import pickle
 import subprocess
 import sys
+import tracemalloc
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +34,8 @@ from dj_photon_codecs import (
     write_movie,
 )
 from dj_photon_codecs.storage import layout as layout_module
+from dj_photon_codecs.storage.documents import sealed
+from dj_photon_codecs.storage.record import MovieRecord, with_record
 from tables import fetched, json_row
 
 NOISE = Calibration.given(20.0, 100.0)
@@ -51,9 +56,24 @@ def movie(tmp_path: Path) -> PhotonArray:
 
 def row_of(handle: PhotonArray) -> dict[str, Any]:
     row = json_row(handle)
-    for key in ("checksums", "digest"):  # who makes up a row leaves out what would give it away
-        del row[key]
+    del row["checksums"]  # who makes up a row leaves out what would give it away
     return row
+
+
+def made_up(row: dict[str, Any], folder: Path) -> PhotonArray:
+    """The handle of an edited row with the digest that goes with it, which is no secret."""
+    with suppress(FormatError):
+        record = MovieRecord.from_dict(row, "the row")
+        row = {**row, "digest": sealed(record, with_record(row["zarr"], record)).digest}
+    return fetched(row, folder)
+
+
+def test_a_row_without_a_digest_is_refused(movie: PhotonArray, tmp_path: Path) -> None:
+    row = json_row(movie)
+    del row["digest"]
+    handle = fetched(row, tmp_path)
+    with pytest.raises(FormatError, match="'digest'"):
+        handle[0]
 
 
 # The row
@@ -85,7 +105,7 @@ def test_a_row_that_leads_out_of_its_store_is_refused(movie: PhotonArray, tmp_pa
     row = row_of(movie)
     (tmp_path / "store").mkdir()
     with pytest.raises(FormatError, match=r"names the path .*: a movie lies inside its store"):
-        fetched({**row, "path": path}, tmp_path / "store")
+        fetched({**row, "path": path}, tmp_path / "store")[0]
 
 
 @pytest.mark.parametrize("path", ["m", "_schema/a b/time=2026-01-01 10:00:00/movie_x..zarr", "...", "a..b/c"])
@@ -132,7 +152,7 @@ def test_a_row_with_nonsense_in_it_is_refused(movie: PhotonArray, tmp_path: Path
 )
 def test_a_row_that_is_no_json_is_refused(text: str, tmp_path: Path) -> None:
     with pytest.raises(FormatError, match="holds no photon movie"):
-        fetched(text, tmp_path)
+        fetched(text, tmp_path)[0]
 
 
 # The metadata
@@ -198,14 +218,53 @@ def test_metadata_that_describes_no_movie_is_refused(movie: PhotonArray, tmp_pat
     put(document, place, value)
     if by == "row":
         with pytest.raises(FormatError):
-            fetched(row, tmp_path)[0]
+            made_up(row, tmp_path)[0]
         return
     (tmp_path / "m" / "zarr.json").write_text(json.dumps(document))  # without a record: as a foreign array
     with pytest.raises(FormatError):
         open_movie(tmp_path / "m")[0]
 
 
-MODEL = Calibration(20.0, 100.0, True, "", "photon-transfer", 0.01, ((110.0, 200.0, 3000),)).to_dict()
+@pytest.mark.parametrize(
+    "place", [["codecs"], ["fill_value"], [*SHARDING, "codecs", 0, "configuration", "step"]], ids=str
+)
+@pytest.mark.parametrize("by", ["row", "document"])
+def test_the_field_that_is_nested_too_deeply_is_named(
+    movie: PhotonArray, tmp_path: Path, by: str, place: list[Any]
+) -> None:
+    row = row_of(movie)
+    put(row["zarr"]["zarr.json"], place, nested(900))
+    (tmp_path / "m" / "zarr.json").write_text(json.dumps(row["zarr"]["zarr.json"]))
+    with pytest.raises(FormatError, match=f"'{place[0]}' in zarr.json of .* is nested 9.. levels deep, and at most 64"):
+        (made_up(row, tmp_path) if by == "row" else open_movie(tmp_path / "m"))[0]
+
+
+def test_a_record_that_is_nested_too_deeply_is_named(movie: PhotonArray, tmp_path: Path) -> None:
+    row = row_of(movie) | {"versions": {"numpy": nested(100)}}
+    with pytest.raises(FormatError, match="'attributes' in zarr.json of .* is nested 1.. levels"):
+        made_up(row, tmp_path)[0]
+
+
+def test_made_up_chunks_are_refused_before_anything_is_allocated(movie: PhotonArray, tmp_path: Path) -> None:
+    """Invariant 10: 2**36 chunks in a shard have an index of 1 TiB; 10**12 chunks of a pixel never end."""
+    for outer, shape in (([2**36, 16, 24], [20, 16, 24]), ([1000, 1000, 1000], [10**4, 10**4, 10**4])):
+        row = row_of(movie)
+        document = row["zarr"]["zarr.json"]
+        inner = [1, 16, 24] if outer[0] == 2**36 else [1000, 1, 1]
+        put(document, GRID, outer)
+        put(document, [*SHARDING, "chunk_shape"], inner)
+        put(document, ["shape"], shape)
+        row["original_bytes"] = math.prod(shape) * 2
+        tracemalloc.start()
+        try:
+            with pytest.raises(FormatError, match="chunk_shape"):
+                made_up(row, tmp_path)[0]
+            assert tracemalloc.get_traced_memory()[1] < 1 << 24
+        finally:
+            tracemalloc.stop()
+
+
+MODEL = Calibration(20.0, 100.0, "measured", "", "photon-transfer", 0.01, ((110.0, 200.0, 3000),)).to_dict()
 
 
 @pytest.mark.parametrize(
@@ -220,7 +279,7 @@ MODEL = Calibration(20.0, 100.0, True, "", "photon-transfer", 0.01, ((110.0, 200
         {"conversion_gain": True},
         {"conversion_gain": float("inf")},
         {"zero_level": []},
-        {"reliable": "no"},
+        {"verdict": "no"},
         {"method": ["given"]},
     ],
     ids=lambda change: str(change)[:40],

@@ -43,7 +43,6 @@ from dj_photon_codecs import (
     open_movie,
     write_movie,
 )
-from dj_photon_codecs.anscombe.codec_v3 import DenseAnscombeTransformV3
 from dj_photon_codecs.anscombe.legacy_codecs import LegacyAnscombeV3
 from dj_photon_codecs.entropy.codec_v3 import RansCodec
 from dj_photon_codecs.entropy.coder import decode
@@ -59,7 +58,7 @@ fuzzed = settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large, HealthCheck.large_base_example],
 )
 
-SHAPE = (12, 32, 32)
+SHAPE = (12, 48, 48)
 COUNTS = np.round(100 + 20 * np.random.default_rng(5).poisson(8, SHAPE)).astype(np.uint16)
 
 MOVIES: dict[str, dict[str, Any]] = {
@@ -82,7 +81,7 @@ MOVIES: dict[str, dict[str, Any]] = {
 def objects_of(name: str) -> dict[str, bytes]:
     """What is stored of a small movie, by key: 3 chunks in 2 shards, or in as many objects."""
     before = layout_module.CHUNK_PIXELS, layout_module.SHARD_BYTES
-    layout_module.CHUNK_PIXELS, layout_module.SHARD_BYTES = 4 * 32 * 32, 2 * 4 * 32 * 32 * 2
+    layout_module.CHUNK_PIXELS, layout_module.SHARD_BYTES = 4 * 48 * 48, 2 * 4 * 48 * 48 * 2
     store = MemoryStore()
     try:
         write_movie(store, COUNTS, calibration=Calibration.given(20.0, 100.0), progress=False, **MOVIES[name])
@@ -143,7 +142,15 @@ JSON = st.recursive(
     | st.floats()
     | st.text(max_size=8)
     | st.sampled_from(
-        ["bytes", "zstd", "crc32c", "sharding_indexed", "dj_photon.anscombe", "dj_photon_codecs.rans", "transpose"]
+        [
+            "bytes",
+            "zstd",
+            "crc32c",
+            "sharding_indexed",
+            "dj_photon_codecs.anscombe",
+            "dj_photon_codecs.rans",
+            "transpose",
+        ]
     )
     | st.sampled_from(["uint8", "int64", "float64", "float16", "<u2", "|O", "|S4", "u1,", "(3,)u2", "pickle"])
     | st.sampled_from(["default", "v2", "end", "start", "NaN"]),
@@ -186,7 +193,9 @@ def altered(draw: st.DrawFn, document: Any) -> Any:
     return document
 
 
-NOISE_MODEL = Calibration(20.0, 100.0, True, "", "photon-transfer", 0.01, ((110.0, 200.0, 3000), (210.0, 2200.0, 10)))
+NOISE_MODEL = Calibration(
+    20.0, 100.0, "measured", "", "photon-transfer", 0.01, ((110.0, 200.0, 3000), (210.0, 2200.0, 10))
+)
 
 
 @fuzzed
@@ -245,9 +254,9 @@ CODECS: dict[str, tuple[Any, Any]] = {
         AnscombeTransformV3.from_dict,
         AnscombeTransformV3(zero_level=1.5, conversion_gain=2.0, decoded_dtype="uint16").to_dict(),
     ),
-    "dense anscombe": (
-        DenseAnscombeTransformV3.from_dict,
-        DenseAnscombeTransformV3(zero_level=1.5, conversion_gain=2.0, decoded_dtype="int16").to_dict(),
+    "dithered anscombe": (
+        AnscombeTransformV3.from_dict,
+        AnscombeTransformV3(zero_level=1.5, conversion_gain=2.0, decoded_dtype="int16", dither="position").to_dict(),
     ),
     "anscombe-v1": (LegacyAnscombeV3.from_dict, LegacyAnscombeV3(zero_level=0, conversion_gain=20).to_dict()),
     "rans": (RansCodec.from_dict, RansCodec().to_dict()),
@@ -349,7 +358,7 @@ def test_payloads_of_the_entropy_coder(data: st.DataObject) -> None:
     length = int(np.frombuffer(shard[-36:-4], "<u8")[1])
     payload = data.draw(spoiled(shard[: length - 4]))
     dtype = np.dtype(data.draw(st.sampled_from(["uint8", "int8", "uint16", "int16"])))
-    tolerated(lambda: decode(payload, (4, 32, 32), dtype))
+    tolerated(lambda: decode(payload, (4, 48, 48), dtype))
 
 
 # Folders of recordings

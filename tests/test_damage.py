@@ -7,6 +7,9 @@ from __future__ import annotations
 
 import json
 import pickle
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +33,9 @@ from dj_photon_codecs import (
     open_movie,
     write_movie,
 )
+from dj_photon_codecs.handle.cache import ChunkCache
 from dj_photon_codecs.storage import layout as layout_module
+from dj_photon_codecs.storage import plan as plan_module
 from dj_photon_codecs.storage.location import Location
 from tables import fetched, json_row
 
@@ -59,6 +64,7 @@ LAYOUTS: dict[str, dict[str, Any]] = {
 def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(layout_module, "CHUNK_PIXELS", 8 * 16 * 24)
     monkeypatch.setattr(layout_module, "SHARD_BYTES", 2 * 8 * 16 * 24 * 2)
+    monkeypatch.setattr(plan_module, "entropy_coder_pays", lambda *_: True)  # not in chunks as small as these
 
 
 def write(folder: Path, layout: str, counts: np.ndarray[Any, Any] = COUNTS, **options: Any) -> PhotonArray:
@@ -488,8 +494,8 @@ def test_attributes_of_the_users_own_are_no_disagreement(tmp_path: Path) -> None
     assert (copy[:] == handle[:]).all()
 
 
-def test_a_record_without_checksums_reads_as_before(tmp_path: Path) -> None:
-    """Stores of before: what they have is checked, and what they have not is not missed."""
+def test_a_record_without_checksums_reads_and_is_not_verified(tmp_path: Path) -> None:
+    """Who takes the checksums away, to put other chunks there, does not pass."""
     handle = write(tmp_path / "m", "shards")
     path = tmp_path / "m" / "zarr.json"
     document = json.loads(path.read_text())
@@ -498,8 +504,130 @@ def test_a_record_without_checksums_reads_as_before(tmp_path: Path) -> None:
     path.write_text(json.dumps(document))
     old = open_movie(tmp_path / "m")
     assert (old[:] == handle[:]).all()
-    assert old.verify(progress=False)
+    report = old.verify(progress=False)
+    assert "no checksums and digest in the record" in str(report)
+    assert not report
     assert old.record is not None
     assert old.record.checksums is None
     copied = write_movie(tmp_path / "copy", old)
     assert copied == open_movie(tmp_path / "copy")
+
+
+@pytest.mark.parametrize("profile", ["standard", "portable", "lossless", "anscombe-v1"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_movie_that_lost_its_record_is_not_called_unaltered(tmp_path: Path, layout: str, profile: str) -> None:
+    """Two objects change places: nothing is left that knows of it."""
+    scene = Scene(tmp_path / "m", layout, tmp_path / "others")
+    write(scene.folder, layout, profile=profile)
+    swap(scene)
+    if layout.startswith("V2"):
+        (scene.folder / ".zattrs").unlink()
+    else:
+        path = scene.folder / "zarr.json"
+        path.write_bytes(path.read_bytes().replace(b'"dj_photon"', b'"dj_photoo"'))
+    report = open_movie(scene.folder).verify(progress=False)
+    assert not report
+    assert "no record: identity not checked" in str(report)
+
+
+@pytest.mark.parametrize("name", ["v2", "v3"])
+def test_a_movie_of_another_program_is_said_to_have_no_record(name: str) -> None:
+    report = open_movie(Path(__file__).parent / "data" / "anscombe_v1" / f"{name}.zarr").verify(progress=False)
+    assert report, str(report)
+    assert str(report).endswith("can be decoded; no record: identity not checked")
+
+
+FAULTS = {
+    "no memory": MemoryError(),
+    "no threads": RuntimeError("can't start new thread"),
+    "at exit": RuntimeError("cannot schedule new futures after interpreter shutdown"),
+    "no library": ImportError("libllvmlite.so: cannot open shared object file"),
+    "no cache": RuntimeError("cannot cache function 'decode': no locator available for file 'kernels.py'"),
+    "cache full": OSError(28, "No space left on device"),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_fault_of_the_readers_machine_is_not_told_as_damage(
+    tmp_path: Path, fault: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = write(tmp_path / "m", "shards")
+
+    def fail(*args: Any, **options: Any) -> Any:
+        raise FAULTS[fault]
+
+    for chain in (type(handle._reader.format.coder), type(handle._reader.format.index.chain)):
+        monkeypatch.setattr(chain, "decode", fail)
+    for read in (lambda: handle[3], lambda: handle[:], handle.verify, handle.read_intact):
+        with pytest.raises(StorageError, match="on this machine"):
+            read()
+
+
+@pytest.mark.parametrize(
+    "error",
+    [RuntimeError("error during blosc decompression: -1"), OSError("Invalid data stream"), EOFError()],
+    ids=repr,
+)
+def test_altered_bytes_are_still_told_as_damage(
+    tmp_path: Path, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    handle = write(tmp_path / "m", "shards")
+
+    def fail(*args: Any, **options: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(type(handle._reader.format.coder), "decode", fail)
+    with pytest.raises(DamagedChunkError):
+        handle[3]
+
+
+def test_a_finalizer_does_not_wait_for_the_lock_that_its_own_thread_holds() -> None:
+    """The garbage collector may run in the middle of any call of the cache."""
+    cache = ChunkCache(1000)
+    cache.put((1, (0,)), np.zeros(100, np.uint8))
+    with cache._lock:
+        finalizer = threading.Thread(target=cache.drop, args=(1,), daemon=True)
+        finalizer.start()
+        finalizer.join(10)
+        assert not finalizer.is_alive()
+        assert cache.nbytes == 100
+    cache.put((2, (0,)), np.zeros(10, np.uint8))
+    assert cache.nbytes == 10
+
+
+COLLECTING = """
+import gc, sys, warnings
+import h5py, tifffile
+import numpy as np
+from dj_photon_codecs import Calibration, PhotonWriter, open_movie, open_source, write_movie
+from dj_photon_codecs.handle.cache import CACHE
+
+CACHE.max_bytes = 20_000  # a few chunks: every read evicts
+counts = np.random.default_rng(0).poisson(9, (20, 16, 24)).astype(np.uint16)
+write_movie(sys.argv[1], counts, calibration=Calibration.given(1, 0))
+tifffile.imwrite(f"{sys.argv[1]}.tif", counts)
+with h5py.File(f"{sys.argv[1]}.h5", "w") as file:
+    file["movie"] = counts
+gc.set_threshold(1, 1, 1)
+for i in range(6):
+    movie = open_movie(sys.argv[1])
+    movie.cycle = movie._chunks.cycle = movie  # only the collector finds these
+    assert movie[i].shape == (16, 24)
+    assert len(list(movie.frames(0, 5))) == 5
+    write_movie(f"{sys.argv[1]}{i}", movie[:4], calibration=Calibration.given(1, 0))
+    with PhotonWriter(f"{sys.argv[1]}w{i}", calibration=Calibration.given(1, 0)) as writer:
+        writer.extend(counts[:4])
+    for kind in ("tif", "h5"):
+        source = open_source(f"{sys.argv[1]}.{kind}")
+        source.cycle = source
+        assert source[i].shape == (16, 24)
+        write_movie({}, source, calibration=Calibration.given(1, 0))
+print("done")
+"""
+
+
+def test_nothing_hangs_while_garbage_is_collected_all_the_time(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", COLLECTING, str(tmp_path / "m")], capture_output=True, text=True, timeout=240
+    )
+    assert done.stdout.split() == ["done"], done.stderr

@@ -20,7 +20,7 @@ from dj_photon_codecs import (
     StorageError,
     write_movie,
 )
-from dj_photon_codecs.storage import layout, parallel
+from dj_photon_codecs.storage import dask_blocks, layout
 from dj_photon_codecs.storage.target import Target
 from services import Pipeline
 from tables import declare_movies
@@ -34,7 +34,7 @@ def small_objects(monkeypatch: pytest.MonkeyPatch) -> None:
     """Objects of 16 frames of 64 x 64 uint16, and few of them at a time."""
     monkeypatch.setattr(layout, "CHUNK_PIXELS", 4 * 64 * 64)
     monkeypatch.setattr(layout, "SHARD_BYTES", STRIDE * 64 * 64 * 2)
-    monkeypatch.setattr(parallel, "_WAVE", 4)
+    monkeypatch.setattr(dask_blocks, "_WAVE", 4)
 
 
 def make_counts(frames: int = STRIDE * 9 + 5) -> np.ndarray:
@@ -86,7 +86,7 @@ def test_the_users_scheduler_does_the_work(tmp_path: Path) -> None:
     with dask.config.set(scheduler=scheduler):
         write_movie(tmp_path / "m", lazy, calibration=NOISE)
     assert threading.get_ident() not in computed
-    assert seen[-3:] == [4, 4, 2]  # ten objects in waves of four
+    assert seen[-4:] == [1, 4, 4, 1]  # ten objects: the first alone, which is read back, then waves of four
 
 
 def test_a_count_outside_the_sample_has_the_whole_movie_looked_at(tmp_path: Path) -> None:
@@ -149,7 +149,7 @@ def cluster() -> Iterator[Any]:
     from distributed import Client, LocalCluster  # type: ignore[attr-defined]
 
     with (
-        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None, processes=True) as running,
+        LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0", processes=True) as running,
         Client(running) as client,
     ):
         client.run(_small_objects_there)
@@ -179,3 +179,19 @@ def test_a_cluster_writes_one_movie_to_s3(pipeline: Pipeline, cluster: Any) -> N
     np.testing.assert_array_equal(movie[:, 1:], counts[:, 1:])
     workers = {pid % 60000 for pid in cluster.run(os.getpid).values()}
     assert set(np.unique(movie[:, 0, 0])) == workers
+
+
+@pytest.mark.parametrize("calibration", [NOISE, None], ids=["given", "measured"])
+def test_a_masked_block_of_an_array_that_does_not_know_it_is_refused(tmp_path: Path, calibration: Any) -> None:
+    counts = make_counts()
+    lazy = dask.array.from_array(counts, chunks=(STRIDE, 64, 64))  # type: ignore[no-untyped-call]
+    masked = lazy.map_blocks(
+        lambda block, block_info=None: (
+            np.ma.masked_equal(block, block[0, 0, 0]) if block_info[0]["chunk-location"][0] == 7 else block
+        ),
+        dtype=counts.dtype,
+        meta=np.empty((0, 0, 0), counts.dtype),
+    )
+    with pytest.raises(InvalidMovieError, match="masks are not stored"):
+        write_movie(tmp_path / "m", masked, calibration=calibration)
+    assert not (tmp_path / "m").exists()

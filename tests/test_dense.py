@@ -46,7 +46,7 @@ def test_it_gives_the_counts_of_the_standard_profile_in_fewer_bytes(tmp_path: Pa
     dense = write_movie(tmp_path / "dense", COUNTS, calibration=NOISE, profile="dense")
     assert dense.profile == "dense"
     assert dense.step == 0.5
-    assert codec_names(dense) == ["dj_photon_codecs.dithered_anscombe", "dj_photon_codecs.rans", "crc32c"]
+    assert codec_names(dense) == ["dj_photon_codecs.anscombe", "dj_photon_codecs.rans", "crc32c"]
     np.testing.assert_array_equal(dense[:], standard[:])
     assert dense.compression_ratio > 1.05 * standard.compression_ratio
     assert dense.verify()
@@ -57,7 +57,8 @@ def test_it_gives_the_counts_of_the_standard_profile_in_fewer_bytes(tmp_path: Pa
 
 @pytest.mark.parametrize("dtype", ["uint8", "int16", "uint16", "int32", "uint64", "float32"])
 def test_movies_of_every_dtype(tmp_path: Path, dtype: str) -> None:
-    counts = (recording(photons=4.0) % 251).astype(dtype)
+    read_noise = np.random.default_rng(1).integers(0, 20, COUNTS.shape)
+    counts = ((recording(photons=4.0) + read_noise) % 251).astype(dtype)
     standard = write_movie(tmp_path / "standard", counts, calibration=NOISE)
     dense = write_movie(tmp_path / "dense", counts, calibration=NOISE, profile="dense")
     assert dense.profile == "dense"
@@ -102,16 +103,24 @@ def test_a_movie_whose_codes_have_no_coder_is_standard_and_says_so(tmp_path: Pat
     assert caught[0].filename == __file__
     assert stored.profile == "standard"
     assert "dj_photon_codecs.rans" not in codec_names(stored)
-    assert codec_names(stored)[0] == "dj_photon_codecs.dithered_anscombe"
+    assert codec_names(stored)[0] == "dj_photon_codecs.anscombe"
     assert stored.verify()
 
 
 def test_a_movie_that_a_compressor_makes_smaller_is_standard_and_says_so(tmp_path: Path) -> None:
-    """The same frames over and over: not noise, and the means of the past do not know it."""
-    frames = np.random.default_rng(0).integers(0, 4000, (2, 64, 64))
-    counts = np.tile(frames, (8, 1, 1)).astype(np.uint16)
-    with pytest.warns(DenseWarning, match="stored with the standard profile"):
+    """In chunks as small as these, the states of the lanes cost more than the coder saves."""
+    counts = (100 + 20 * np.random.default_rng(0).poisson(8, (8, 16, 24))).astype(np.uint16)
+    with pytest.warns(DenseWarning, match="does not pay for codes of uint8.*stored with the standard profile"):
         stored = write_movie(tmp_path / "m", counts, calibration=NOISE, profile="dense")
+    assert stored.profile == "standard"
+    assert stored.verify()
+
+
+@pytest.mark.filterwarnings("ignore:the given conversion gain")  # the counts are no photons
+def test_a_movie_with_codes_of_more_than_16_bits_is_standard_and_says_so(tmp_path: Path) -> None:
+    counts = np.random.default_rng(0).integers(0, 8_000_000, (8, 64, 64), np.int32)
+    with pytest.warns(DenseWarning, match="codes of uint32.*stored with the standard profile"):
+        stored = write_movie(tmp_path / "m", counts, calibration=Calibration.given(0.01, 0.0), profile="dense")
     assert stored.profile == "standard"
 
 
@@ -171,14 +180,14 @@ def test_moving_between_profiles_loses_nothing_more(tmp_path: Path) -> None:
 
 def test_damage_is_named_with_its_chunk(tmp_path: Path) -> None:
     """Also where the checksum holds: the bytes were coded so."""
-    from dj_photon_codecs.entropy.header import DITHERED
+    from dj_photon_codecs.entropy.payload import CODED
 
     stored = write_movie(tmp_path / "m", COUNTS, calibration=NOISE, profile="dense")
     array = zarr.open_array(tmp_path / "m", mode="r")
     assert array.dtype == COUNTS.dtype
     [shard] = [path for path in (tmp_path / "m" / "c").rglob("*") if path.is_file()]
     content = bytearray(shard.read_bytes())
-    assert content[0] == DITHERED
+    assert content[0] == CODED
     content[100] ^= 4
     shard.write_bytes(content)
     with pytest.raises(DamagedChunkError, match="frames 0 to 39.*is damaged"):

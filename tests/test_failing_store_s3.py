@@ -89,9 +89,11 @@ def failure_of_insert(pipeline: Pipeline, recording: Any) -> StorageError:
 def test_the_library_underneath_repairs_a_passing_error_of_each_object(
     proxy: Proxy, pipeline: Pipeline, recording: Any
 ) -> None:
-    insert(recording)
-    undisturbed = len(proxy.requests)
-    (recording & ROW).delete_quick()
+    for _ in range(2):  # the first insert of a process into a store marks it
+        proxy.requests.clear()
+        insert(recording)
+        undisturbed = len(proxy.requests)
+        (recording & ROW).delete_quick()
     proxy.requests.clear()
     codes = ("SlowDown", "InternalError", "SlowDown", "InternalError")
     proxy.faults = [
@@ -123,8 +125,8 @@ def test_a_lasting_error_of_one_object_ends_the_insert_and_removes_the_others(
     [
         (Fault("error", "PUT", code="SlowDown"), "OSError: .* planned"),
         (Fault("error", "PUT", code="AccessDenied"), "PermissionError: planned"),
-        (Fault("error", "", code="InvalidAccessKeyId"), "PermissionError: planned"),
-        (Fault("error", "", code="SignatureDoesNotMatch"), "PermissionError: planned"),
+        (Fault("error", "", code="InvalidAccessKeyId"), "PermissionError: Forbidden"),
+        (Fault("error", "", code="SignatureDoesNotMatch"), "PermissionError: Forbidden"),
         (Fault("error", "PUT", code="ExpiredToken"), "PermissionError: planned"),
         (Fault("reset", "PUT"), "ConnectionClosedError|ClientOSError|ServerDisconnected"),
         (Fault("hang", "PUT .*c/1", seconds=0.6), "Timeout"),
@@ -165,7 +167,7 @@ def test_a_missing_bucket_is_named(proxy: Proxy, pipeline: Pipeline, recording: 
 def test_a_service_that_is_not_there_is_named(proxy: Proxy, pipeline: Pipeline, recording: Any) -> None:
     stores = pipeline.config.stores
     pipeline.config.stores = stores | {"imaging": stores["imaging"] | {"endpoint": "127.0.0.1:9"}}
-    with pytest.raises(StorageError, match=r"could not be written: EndpointConnectionError: .*127.0.0.1:9"):
+    with pytest.raises(StorageError, match=r"cannot be read: EndpointConnectionError: .*127.0.0.1:9"):
         insert(recording)
     pipeline.config.stores = stores
 

@@ -13,8 +13,11 @@ from scipy import integrate, stats
 from dj_photon_codecs import (
     CalibrationError,
     ConfigurationError,
+    InvalidMovieError,
+    MovieTypeError,
     generalized_anscombe,
     generalized_inverse_anscombe,
+    write_movie,
 )
 
 
@@ -109,9 +112,10 @@ def test_the_noise_of_the_stabilised_counts_is_1() -> None:
 )
 def test_dtypes_and_shapes_are_kept(given_dtype: str, result_dtype: str) -> None:
     values = np.arange(12).reshape(3, 4).astype(given_dtype)
-    for function in (generalized_anscombe, generalized_inverse_anscombe):
-        assert function(values).dtype == result_dtype
-        assert function(values).shape == (3, 4)
+    stabilized = generalized_anscombe(values)
+    assert (stabilized.dtype, stabilized.shape) == (result_dtype, (3, 4))
+    back = generalized_inverse_anscombe(stabilized)
+    assert (back.dtype, back.shape) == (result_dtype, (3, 4))
     assert np.ndim(generalized_anscombe(3)) == 0
     assert generalized_anscombe(np.empty((0, 3))).shape == (0, 3)
 
@@ -125,9 +129,9 @@ def test_nan_stays_nan() -> None:
 @pytest.mark.parametrize(
     ("arguments", "match"),
     [
-        ({"gain": 0}, "gain must be"),
-        ({"gain": math.nan}, "gain must be"),
-        ({"offset": math.inf}, "offset must be"),
+        ({"conversion_gain": 0}, "conversion_gain must be"),
+        ({"conversion_gain": math.nan}, "conversion_gain must be"),
+        ({"zero_level": math.inf}, "zero_level must be"),
         ({"variance": -1}, "variance must be"),
     ],
     ids=str,
@@ -140,3 +144,44 @@ def test_noise_that_is_not_physical_is_refused(function: object, arguments: dict
 def test_an_unknown_method_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="method must be 'exact'.*got 'best'"):
         generalized_inverse_anscombe(3.0, method="best")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int64", "bool"])
+@pytest.mark.parametrize("method", ["exact", "algebraic"])
+def test_integers_are_counts_and_refused_by_the_inverse(dtype: str, method: str) -> None:
+    counts = np.ones((2, 3), dtype)
+    with pytest.raises(MovieTypeError, match=rf"got counts: integers \({dtype}\).*generalized_anscombe\(counts, conv"):
+        generalized_inverse_anscombe(counts, method=method)  # type: ignore[arg-type]
+    with pytest.raises(MovieTypeError, match="got counts: integers"):
+        generalized_inverse_anscombe([3, 5])
+
+
+def test_a_handle_is_counts_and_refused_without_being_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    movie = write_movie({}, np.zeros((4, 8, 8), np.float32), profile="lossless")
+    monkeypatch.setattr(type(movie), "__array__", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(MovieTypeError, match="got counts: a stored movie.*generalized_inverse_anscombe\\(stabilized"):
+        generalized_inverse_anscombe(movie)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("counts", "match"),
+    [
+        (np.random.default_rng(0).poisson(30, (4, 8, 8)), "all 256 values are whole numbers"),
+        ([100.0, math.nan, *range(8)], "all 9 values are whole numbers"),
+        ([-20.5, 3.5], "got values from -20.5 to 3.5"),
+        ([3.5, 2e6], "got values from 3.5 to 2e"),
+    ],
+    ids=["poisson", "nan", "negative", "large"],
+)
+def test_counts_in_floating_point_are_refused_by_the_inverse(counts: object, match: str, dtype: str) -> None:
+    with pytest.raises(InvalidMovieError, match=f"{match}.*To stabilise counts, call generalized_anscombe"):
+        generalized_inverse_anscombe(np.asarray(counts, dtype))
+
+
+def test_stabilised_values_are_taken_where_means_and_filters_leave_them() -> None:
+    rng = np.random.default_rng(0)
+    for rate in (0.0, 0.05, 30.0, 1e6):
+        values = generalized_anscombe(rng.poisson(rate, (20, 8, 8)), 1)
+        assert np.isfinite(generalized_inverse_anscombe(values.mean(0))).all()
+        assert np.isfinite(generalized_inverse_anscombe(values - 1)).all()

@@ -6,8 +6,9 @@ import gc
 import multiprocessing
 import pickle
 import threading
+import time
 import tracemalloc
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -24,6 +25,7 @@ from dj_photon_codecs import (
     DamagedChunkError,
     MissingChunkError,
     PhotonArray,
+    _threads,
     generalized_anscombe,
     open_movie,
     write_movie,
@@ -60,8 +62,10 @@ def stored(tmp_path: Path) -> PhotonArray:
     return write_movie(tmp_path / "m", COUNTS, calibration=NOISE)
 
 
-def test_what_was_read_is_not_held(tmp_path: Path) -> None:
+def test_what_was_read_is_not_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A movie read shard by shard costs the memory of its shards' indices, not of their bytes (invariant 7)."""
+    # A thread keeps one chunk's memory for its next chunk. Which threads have worked before is chance.
+    monkeypatch.setattr(_threads, "_LARGEST_KEPT", 0)
     noise = np.random.default_rng(0).integers(0, 1 << 16, (128, 32, 48), np.uint16)
     movie = write_movie(tmp_path / "noise", noise, profile="lossless")
     movie[:16]  # what the first read imports and makes
@@ -73,20 +77,6 @@ def test_what_was_read_is_not_held(tmp_path: Path) -> None:
         assert tracemalloc.get_traced_memory()[0] < movie.record.stored_bytes / 4
     finally:
         tracemalloc.stop()
-
-
-@pytest.fixture
-def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, ...]]:
-    """The chunks that are decoded from here on."""
-    seen: list[tuple[int, ...]] = []
-    original = ChunkReader.decode
-
-    async def decode(self: ChunkReader, payload: Any, coords: tuple[int, ...]) -> Any:
-        seen.append(coords)
-        return await original(self, payload, coords)
-
-    monkeypatch.setattr(ChunkReader, "decode", decode)
-    return seen
 
 
 indices = st.one_of(
@@ -216,6 +206,73 @@ def test_many_threads_decode_each_chunk_once(stored: PhotonArray, decoded: list[
     assert decoded == [(0, 0, 0)]
 
 
+@pytest.mark.parametrize("pause", [0.0, 0.001, 0.05])
+def test_who_asks_for_a_chunk_while_another_gets_it_waits_for_that_one(
+    stored: PhotonArray, decoded: list[Any], pause: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The reader and the read-ahead ask for one chunk: between its decoding and its place in the cache is no gap."""
+    chunks, read = stored._chunks, ChunkReader.read
+
+    def read_and_have_another_ask(self: ChunkReader, *args: Any, **options: Any) -> Any:
+        chunk = read(self, *args, **options)
+        others.append(pool.submit(chunks.get, (0, 0, 0)))  # it asks after the chunk was decoded
+        time.sleep(pause)
+        return chunk
+
+    others: list[Future[Any]] = []
+    monkeypatch.setattr(ChunkReader, "read", read_and_have_another_ask)
+    with ThreadPoolExecutor(1) as pool:
+        chunk = chunks.get((0, 0, 0))
+        [other] = others
+        assert other.result() is chunk
+    assert decoded == [(0, 0, 0)]
+
+
+def test_who_waits_for_a_reader_that_is_interrupted_reads_the_chunk_itself(
+    stored: PhotonArray, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chunks, read = stored._chunks, ChunkReader.read
+    begun, waited_for = threading.Event(), threading.Event()
+
+    def read_or_be_interrupted(self: ChunkReader, *args: Any, **options: Any) -> Any:
+        if begun.is_set():
+            return read(self, *args, **options)
+        begun.set()
+        assert waited_for.wait(10)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ChunkReader, "read", read_or_be_interrupted)
+    with ThreadPoolExecutor(2) as pool:
+        interrupted = pool.submit(chunks.get, (0, 0, 0))
+        assert begun.wait(10)
+        waiting = pool.submit(chunks.get, (0, 0, 0))
+        time.sleep(0.05)
+        waited_for.set()
+        with pytest.raises(KeyboardInterrupt):
+            interrupted.result(10)
+        np.testing.assert_array_equal(waiting.result(10).counts(), stored[: stored.chunks[0]])
+
+
+def test_who_was_admitted_late_finds_the_chunk_of_who_was_faster(stored: PhotonArray, decoded: list[Any]) -> None:
+    """Two ask before the movie's metadata were checked; the slower check ends when the chunk is there."""
+    chunks = stored._chunks
+    waiting, there = threading.Event(), threading.Event()
+
+    def admit() -> None:
+        if not waiting.is_set():
+            waiting.set()
+            assert there.wait(10)
+
+    chunks._admit = admit
+    with ThreadPoolExecutor(1) as pool:
+        late = pool.submit(chunks.get, (0, 0, 0))
+        assert waiting.wait(10)
+        chunk = chunks.get((0, 0, 0))
+        there.set()
+        assert late.result() is chunk
+    assert decoded == [(0, 0, 0)]
+
+
 def test_the_cache_is_bounded_and_lets_go_of_what_was_used_longest_ago() -> None:
     cache = ChunkCache(max_bytes=100)
     for index in range(5):
@@ -248,7 +305,7 @@ def test_reading_whole_chunks_does_not_fill_the_cache(stored: PhotonArray) -> No
 
 def test_the_stabilised_view_is_the_generalised_anscombe_transform(stored: PhotonArray) -> None:
     view = stored.stabilized
-    expected = generalized_anscombe(stored[:].astype(float), gain=GAIN, offset=ZERO)
+    expected = generalized_anscombe(stored[:].astype(float), conversion_gain=GAIN, zero_level=ZERO)
     assert view.dtype == np.float32
     assert (view.shape, view.ndim, len(view)) == ((50, 32, 48), 3, 50)
     for selection in (3, slice(4, 9), (5, slice(2, 7)), (slice(None), 3, 4), ...):
@@ -262,7 +319,7 @@ def test_the_stabilised_view_is_the_generalised_anscombe_transform(stored: Photo
 def test_the_stabilised_view_is_right_for_every_dtype(tmp_path: Path, dtype: str) -> None:
     counts = (COUNTS // 3).clip(0, 255).astype(dtype)
     handle = write_movie(tmp_path / "other", counts, calibration=Calibration.given(7, 30))
-    expected = generalized_anscombe(handle[:].astype(float), gain=7, offset=30)
+    expected = generalized_anscombe(handle[:].astype(float), conversion_gain=7, zero_level=30)
     np.testing.assert_allclose(handle.stabilized[:], expected, rtol=1e-6)
 
 

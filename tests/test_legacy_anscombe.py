@@ -14,7 +14,7 @@ import dask.array
 import numpy as np
 import pytest
 import zarr
-from hypothesis import assume, given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from zarr.storage import MemoryStore
 
@@ -32,8 +32,6 @@ from dj_photon_codecs import (
 )
 from dj_photon_codecs.anscombe.legacy import INPUT_MAX, legacy_domain
 from dj_photon_codecs.anscombe.legacy_codecs import LegacyAnscombeV2, LegacyAnscombeV3
-from dj_photon_codecs.anscombe.parameters import TransformParameters
-from dj_photon_codecs.anscombe.transform import encode_counts
 from dj_photon_codecs.storage import layout as layout_module
 
 ALL_COUNTS = np.arange(INPUT_MAX + 1, dtype=np.int16)
@@ -66,16 +64,6 @@ def test_where_the_peer_is_right_we_agree_and_where_it_is_wrong_we_raise(gain: f
     assert peer_is_right
     assert (codes == peer.encode(ALL_COUNTS, **options)).all()
     assert (ours.decode(codes, **options, decoded_dtype="int16") == back).all()
-
-
-@given(st.floats(8, 2000), st.integers(0, 300))
-@settings(max_examples=50, deadline=None)
-def test_in_its_valid_domain_our_own_codes_are_the_peers(gain: float, zero: int) -> None:
-    try:
-        table, _ = legacy_domain(gain, float(zero), "uint8", "int16")
-    except CodeRangeError:
-        assume(False)
-    assert (encode_counts(ALL_COUNTS, TransformParameters(zero, gain, "uint8", "int16")) == table).all()
 
 
 def test_the_functions_have_the_peers_signatures() -> None:
@@ -341,6 +329,7 @@ def test_the_highest_counts_that_the_profile_takes_read_back(
 
 @given(st.floats(8, 1e6), st.integers(0, 300), st.integers(0, 32767), st.sampled_from(["int16", "uint16"]))
 @settings(max_examples=50, deadline=None)
+@example(394.0, 110, 61, "int16")  # further off than the bound of our own transform
 def test_what_the_profile_writes_it_reads(gain: float, zero: int, highest: int, dtype: str) -> None:
     counts = np.linspace(0, highest, 192).astype(dtype).reshape(3, 8, 8)
     try:
@@ -393,8 +382,9 @@ def test_neither_package_hides_the_other(imports: str, zarr_format: int) -> None
         "from dj_photon_codecs import AnscombeTransformV3\n"
         "from zarr.registry import get_codec_class\n"
         "from numcodecs.registry import get_codec\n"
-        "assert get_codec_class('dj_photon.anscombe') is AnscombeTransformV3\n"
-        "assert get_codec({'id': 'dj_photon.anscombe', 'zero_level': 0, 'conversion_gain': 2}).conversion_gain == 2\n"
+        "assert get_codec_class('dj_photon_codecs.anscombe') is AnscombeTransformV3\n"
+        "from dj_photon_codecs import AnscombeTransformV2\n"
+        "assert get_codec(AnscombeTransformV2(0, 2).get_config()).conversion_gain == 2\n"
         "assert get_codec({'id': 'anscombe-v1', 'zero_level': 0, 'conversion_gain': 2}).conversion_gain == 2\n"
     )
     arguments = [str(GOLDEN / f"v{zarr_format}.zarr"), str(GOLDEN / f"v{zarr_format}.npy")]

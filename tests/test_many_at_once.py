@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import faulthandler
 import json
+import logging
 import multiprocessing
 import os
 import random
@@ -32,7 +33,8 @@ from dj_photon_codecs.storage.location import Location
 from services import Pipeline
 from tables import address, declare_recording, folders, photon, row
 
-pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="processes are forked, and locked with flock")
+if sys.platform != "linux":  # the type checker understands this too
+    pytest.skip("processes are forked, and locked with flock", allow_module_level=True)
 
 #: How long each run takes, by database.
 SECONDS = {"postgres": 12.0, "mysql": 4.0}
@@ -76,7 +78,10 @@ class Room:
 
         with (self.folder / name).open("w") as file:  # opened anew: threads exclude each other too
             fcntl.flock(file, kind)
-            yield
+            try:
+                yield
+            finally:  # a child that was forked meanwhile has the file open too: closing it here would not let go
+                fcntl.flock(file, fcntl.LOCK_UN)
 
 
 @dataclass
@@ -179,7 +184,14 @@ def assert_movie(counts: Any, index: int) -> None:
 
 def in_child(worker: Worker, before: list[PhotonArray], report: Path) -> None:
     """The work of a forked child: first with the handles of its parent, then on its own."""
-    faulthandler.dump_traceback_later(worker.seconds + 60, file=report.with_suffix(".stuck").open("w"))
+    # not dump_traceback_later: pytest has set that in the parent, and it would wait for a thread that no child has
+    told = threading.Timer(worker.seconds + 60, faulthandler.dump_traceback, [report.with_suffix(".stuck").open("w")])
+    told.daemon = True
+    told.start()
+    # A thread of the parent may have held the lock of a stream's buffer at the fork, in the middle of a line of
+    # DataJoint's log; a child that writes to that stream would wait for ever (CPython renews locks of logging only).
+    logging.disable()
+    sys.stdout = sys.stderr = report.with_suffix(".log").open("w")
     try:
         for index, movie in enumerate(before):
             assert_movie(movie[...], index)

@@ -171,7 +171,7 @@ class Talkative(MemoryFileSystem):  # type: ignore[misc]
     """A filesystem whose errors tell all it knows, as signed addresses in the errors of HTTP libraries do."""
 
     protocol = "talkative"
-    cachable = False
+    cacheable = False
 
     def cat_file(self, path: str, *args: Any, **options: Any) -> Any:
         raise ConnectionError(f"GET https://me:{SECRET_KEY}@host/{path}?signature={ACCESS_KEY}&x=1 with {self._token}")

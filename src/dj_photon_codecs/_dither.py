@@ -5,7 +5,7 @@ to pixel, and that whoever decodes knows too, it depends on the pixel instead, a
 to zero at every intensity: subtractive dither (Schuchman 1964, IEEE Trans. Commun. Technol. 12:162). The transform
 adds these offsets to its signal; the entropy coder, which sees the codes, predicts better for knowing them.
 
-The pattern is part of two formats (``docs/spec/dithered.md``, ``docs/spec/rans.md``) and never changes.
+The pattern is part of two formats (``docs/spec/anscombe.md``, ``docs/spec/rans.md``) and never changes.
 """
 
 from __future__ import annotations
@@ -23,8 +23,17 @@ LEVELS = 64
 PERIOD = 4093
 
 
+#: Counts in a row that have one offset in the portable profile: a block of Zstd, 128 KiB, holds so many of 16 bits.
+BLOCK = 1 << 16
+
+
+def block_level(number: int) -> int:
+    """The level of a block of the portable profile: all 64 in turn, and any few that follow one another far apart."""
+    return 39 * number % LEVELS
+
+
 @lru_cache(maxsize=1)
-def offset_levels() -> npt.NDArray[np.int64]:
+def offset_levels() -> npt.NDArray[np.int32]:
     """Which of the offsets each position has: ``64 * (i**5 mod 4093) // 4093`` for ``i`` from 0 to 4092; read-only.
 
     The fifth power goes through all residues once (5 and 4092 have no common divisor), in an order in which
@@ -34,7 +43,7 @@ def offset_levels() -> npt.NDArray[np.int64]:
     power = np.ones_like(place)
     for _ in range(5):
         power = power * place % PERIOD
-    levels = LEVELS * power // PERIOD
+    levels = (LEVELS * power // PERIOD).astype(np.int32)
     levels.flags.writeable = False
     return levels
 

@@ -1,18 +1,21 @@
-"""Properties that are computed once."""
+"""Public names imported on first use, and properties computed on first use."""
 
 from __future__ import annotations
 
+import ast
+import os
+import sys
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
 
 class cached_property(Generic[T]):
-    """As ``functools.cached_property``, but without a lock.
+    """``functools.cached_property`` without the lock that Python 3.11 holds while computing.
 
-    Before Python 3.12 that holds one lock for all instances of a class while it computes: a child that is forked at
-    that moment waits for it for ever. Here threads may compute a value twice, and all get the same one.
+    A child forked at that moment would wait forever. Here threads may compute a value twice, but all get the same one.
     """
 
     def __init__(self, compute: Callable[[Any], T]) -> None:
@@ -24,6 +27,30 @@ class cached_property(Generic[T]):
 
     def __get__(self, instance: Any, owner: type | None = None) -> T:
         if instance is None:
-            return self  # type: ignore[return-value]  # as every descriptor, seen from the class
+            return self  # type: ignore[return-value]  # accessed on the class, like any descriptor
         value: T = instance.__dict__.setdefault(self._name, self._compute(instance))
         return value
+
+
+def attach_stub(package: str, file: str) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:
+    """Return ``__all__``, ``__getattr__`` and ``__dir__`` for a package, from its stub's imports (PEP 562).
+
+    ``lazy_loader.attach_stub`` needs ``packaging``; the Zarr V2 codecs must import with numpy and numcodecs alone.
+    """
+    with open(os.path.splitext(file)[0] + ".pyi", encoding="utf-8") as stub:
+        statements = ast.parse(stub.read()).body
+    imports = [statement for statement in statements if isinstance(statement, ast.ImportFrom)]
+    homes = {name.name: f".{statement.module}" for statement in imports for name in statement.names}
+
+    def get(name: str) -> Any:
+        if name == "__version__":
+            from importlib.metadata import version
+
+            return version(package.replace("_", "-"))
+        if name not in homes:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        value = getattr(import_module(homes[name], package), name)
+        setattr(sys.modules[package], name, value)
+        return value
+
+    return sorted(homes), get, lambda: sorted({*vars(sys.modules[package]), *homes})

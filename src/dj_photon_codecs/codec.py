@@ -1,42 +1,50 @@
-"""The DataJoint codec: the only room that knows DataJoint's codec interface.
+"""The DataJoint codec; only this module uses DataJoint's codec interface.
 
-A column declared ``<photon@store>`` stores photon movies under a path that mirrors the schema, and the row holds
-what makes a handle without asking the store. Options of a column are class attributes: subclass to change them.
+A column ``<photon@store>`` stores photon movies under a path that mirrors the schema. The row holds everything a handle
+needs, so a fetch does not read the store. Options of a column are class attributes: subclass to change them.
 """
 
 from __future__ import annotations
 
+import base64
 import json
-import os
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
 from typing import Any, ClassVar, TypeGuard
 
 import datajoint as dj
+import numpy as np
+from datajoint import blob
 from datajoint.builtin_codecs import SchemaCodec
 from datajoint.codecs import resolve_dtype
 from datajoint.errors import DataJointError, DuplicateError
 from datajoint.storage import StorageBackend
 
+from ._datajoint import Statement, current_statement, origin_of_fetched_value, referenced_paths
+from ._row_path import check_new_path, safe_key
 from ._typing import Json, ZarrFormat
-from .errors import FormatError, StorageError
-from .handle import PhotonArray
+from ._warn import warnings_about
+from .errors import ConfigurationError, FormatError, PhotonCodecError, StorageError
+from .handle import PhotonArray, UnreadableArray
 from .movies import PhotonMovie, WriteOptions, check_options, write_to
-from .sources import as_source
-from .storage.limits import check_path
+from .sources import as_source, check_names, names_files
 from .storage.location import Location
+from .storage.metadata_checks import check_path
 from .storage.record import MovieRecord, with_record, without_record
+from .storage.stores import check_location, check_mounted, full_path, mark_store, store_root
+from .storage.target import remove_written
 
-#: Keys of a row that are not the record's: where the movie is, and its Zarr metadata.
+#: Keys of a row besides those of the record: location and Zarr metadata of the movie.
 _PATH, _STORE, _METADATA = "path", "store", "zarr"
 
 
 class PhotonCodec(SchemaCodec):  # type: ignore[misc]  # DataJoint ships no types
     """Photon movies in a DataJoint column: ``movie : <photon@store>``.
 
-    On insert the column takes what :func:`~dj_photon_codecs.write_movie` takes: numpy arrays, memory maps, zarr
-    and dask arrays, h5py datasets, fetched handles, paths of files, or a :class:`~dj_photon_codecs.PhotonMovie` for
-    a value with its own noise model. On fetch it gives a :class:`~dj_photon_codecs.PhotonArray`, lazily.
+    Insert anything that :func:`~dj_photon_codecs.write_movie` accepts: numpy arrays, memory maps, zarr and dask arrays,
+    h5py datasets, fetched handles, file paths, or a :class:`~dj_photon_codecs.PhotonMovie` to set the noise model. A
+    fetch returns a lazy :class:`~dj_photon_codecs.PhotonArray`.
 
     Attributes
     ----------
@@ -45,11 +53,11 @@ class PhotonCodec(SchemaCodec):  # type: ignore[misc]  # DataJoint ships no type
     profile
         ``standard``, ``dense``, ``portable``, ``lossless`` or ``anscombe-v1``.
     compressors
-        Codecs in place of the best by trial.
+        Compressors to use; None chooses the best one by trial.
     zarr_format
         3 or 2.
     progress
-        Whether to show a progress bar; None shows one when it takes long.
+        Whether to show a progress bar; None shows one if it takes long.
 
     Examples
     --------
@@ -68,25 +76,28 @@ class PhotonCodec(SchemaCodec):  # type: ignore[misc]  # DataJoint ships no type
     progress: ClassVar[bool | None] = None
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Check the options of a subclass where it is defined, before DataJoint registers it."""
+        """Check the options of a subclass when it is defined, before DataJoint registers it."""
         check_options(cls._options())
         super().__init_subclass__(**kwargs)
 
     @classmethod
     def _options(cls) -> WriteOptions:
-        return WriteOptions(cls.step, cls.profile, cls.compressors, cls.zarr_format, cls.progress)
+        return WriteOptions(**{option.name: getattr(cls, option.name) for option in fields(WriteOptions)})
 
     def validate(self, value: Any) -> None:
-        """Check what can be known without reading the movie.
+        """Check a value without reading the movie.
 
         Raises
         ------
         MovieTypeError, InvalidMovieError
-            For what is not an array of counts with axes (time, ..., height, width).
+            If the value is not an array of counts with axes (time, ..., height, width).
         """
         movie = value.movie if isinstance(value, PhotonMovie) else value
-        if not isinstance(movie, str | os.PathLike | _InPlace):  # a file is opened once, when it is stored
-            as_source(movie)
+        with _all_or_nothing():
+            if names_files(movie):
+                check_names(movie)  # a file is opened only once, when it is stored
+            elif not (_is_null(movie) or isinstance(movie, _InPlace)):
+                as_source(movie)
 
     def encode(
         self,
@@ -95,17 +106,21 @@ class PhotonCodec(SchemaCodec):  # type: ignore[misc]  # DataJoint ships no type
         key: dict[str, Any] | None = None,
         context: dict[str, Any] | None = None,
         store_name: str | None = None,
-    ) -> Json:
-        """Write a movie to the object store; gives the row's JSON value.
+    ) -> Any:
+        """Write a movie to the object store; return the JSON value of the row, or None for NULL.
 
         Raises
         ------
         MovieTypeError, InvalidMovieError
-            For what cannot be stored.
+            If the value cannot be stored.
         DataJointError
-            When the store is not configured.
+            If the store is not configured, the row exists already, or another value of the row is invalid.
+        StorageError
+            If the store fails or is not mounted.
         """
         facts, primary_key = _facts(key, context)
+        if _is_null(value):
+            return None
         if isinstance(value, _InPlace):
             return value.row
         missing = [name for name in ("schema", "table", "field") if not facts[name]]
@@ -114,80 +129,114 @@ class PhotonCodec(SchemaCodec):  # type: ignore[misc]  # DataJoint ships no type
                 f"a photon movie is stored by inserting it into a table: {', '.join(missing)} not known"
             )
         config = facts["config"]
-        # Resolve the default store's name, and record it: a collector bound to the store by name would
-        # otherwise take the movie for an orphan.
+        # Record the default store by name; otherwise a collector bound to that name would see an orphan.
         name = resolved_store_name(store_name, config)
         path = ""
 
         def place() -> Location:
             nonlocal path
             path = self._new_path(facts, primary_key, name)
-            return replace(self._location(path, name, config), unused=True)
+            return self._new_location(path, name, config, None if statement is None else statement.table)
 
-        stored = write_to(place, value, self._options())
-        return _row(path, name, stored)
+        with _all_or_nothing() as statement:
+            if statement is not None:
+                primary_key = statement.key  # update1 does not pass the key
+                found = statement.stored_row(facts["field"])
+                stored = None if found is None else found[facts["field"]]
+                fetched = isinstance(value, PhotonArray) and stored is not None
+                if fetched and self.decode(stored, key=key, context=context) == value:
+                    return _parsed(stored)
+                if found is not None and statement.skip_duplicates:
+                    return _parsed(stored)  # the row stays, so write no movie
+                statement.check_other_values(facts["field"])
+            what = f"column {facts['field']!r}, key {primary_key}"
+            with warnings_about(f"{facts['schema']}.{facts['table']}", what):
+                movie = write_to(place, value, self._options())
+            mark_store(movie._location)
+            if statement is not None:
+                statement.written.append(movie._location)
+            return _row(path, name, movie)
 
     def _new_path(self, facts: dict[str, Any], primary_key: dict[str, Any], store_name: str) -> str:
-        """A path in a store that mirrors the schema, with a random token: no two are the same."""
-        where = facts["schema"], facts["table"], facts["field"], primary_key
+        """Return a unique path that mirrors the schema, with a random token."""
+        where = facts["schema"], facts["table"], facts["field"], safe_key(primary_key)
         path, _ = self._build_path(*where, ext=".zarr", store_name=store_name, config=facts["config"])
         return str(path)
+
+    def _new_location(self, path: str, store_name: str, config: Any, table: Any) -> Location:
+        """Location of a new movie, after checking that its store is mounted and accepts the path."""
+        location = self._location(path, store_name, config)
+        check_location(self._get_backend(store_name, config=config))
+        if table is not None:
+            check_mounted(location, lambda: referenced_paths(table, store_name))
+        check_new_path(path, location.root, local=location.is_local)
+        return replace(location, unused=True)
 
     def decode(
         self, stored: Any, *, key: dict[str, Any] | None = None, context: dict[str, Any] | None = None
     ) -> PhotonArray:
-        """The handle of a row's JSON value; asks the store for nothing.
+        """Return the handle for the JSON value of a row, without reading the store.
 
-        Raises
-        ------
-        FormatError
-            When the row was not written by this codec, or by a newer version of it.
-        DataJointError
-            When the row's store is not configured.
+        An unreadable row also gives a handle, so that the other rows can be fetched. Its first use raises an error with
+        table, column and key: FormatError if the row was not written by this codec, or by a newer version; StorageError
+        or ConfigurationError if its store cannot be used.
         """
-        where = f"the row of a <{self.name}> column"
-        row = _checked_row(stored, where)
-        record = MovieRecord.from_dict(row, where)
-        location = self._location(row[_PATH], row[_STORE], _facts(key, context)[0]["config"])
-        return PhotonArray(location, with_record(row[_METADATA], record), record)
+        config = _facts(key, context)[0]["config"]
+        try:
+            where = f"the row of a <{self.name}> column"
+            row = _checked_row(stored, where)
+            record = MovieRecord.from_dict(row, where)
+            if record.digest is None:
+                raise FormatError(f"{where} has no 'digest', which every row is written with: it was altered")
+            location = self._location(row[_PATH], row[_STORE], config)
+            return PhotonArray(location, with_record(row[_METADATA], record), record)
+        except Exception as error:  # a store's filesystem may raise anything
+            return UnreadableArray(_unreadable(error, stored))
 
     def _location(self, path: str, store_name: str, config: Any) -> Location:
-        """The folder of a movie on a DataJoint store."""
+        """Location of a movie in a DataJoint store."""
         try:
             backend: StorageBackend = self._get_backend(store_name, config=config)
         except OSError as error:  # DataJoint looks for the folder of a file store
-            raise StorageError(f"store {store_name!r} cannot be used: {type(error).__name__}: {error}") from error
-        full = backend._full_path(path)
+            raise StorageError(
+                f"store {store_name!r} cannot be used: {type(error).__name__}: {error}. Is it mounted?"
+            ) from error
+        full = full_path(backend, path)
+        root = store_root(backend)
         if backend.protocol == "file":
-            return replace(Location.of(full), store_name=store_name)
-        return Location(backend.get_url(path), full, backend.fs, store_name=store_name)
+            return replace(Location.of(full), store_name=store_name, store_root=root)
+        return Location(backend.get_url(path), full, backend.fs, store_name=store_name, store_root=root)
+
+
+@contextmanager
+def _all_or_nothing() -> Iterator[Statement | None]:
+    """On an error, remove the movies that the same INSERT or UPDATE wrote; a note names those that remain."""
+    statement = current_statement()
+    try:
+        yield statement
+    except BaseException as error:
+        for location in statement.written if statement is not None else ():
+            try:
+                remove_written(location)
+            except StorageError as failure:
+                error.add_note(str(failure))
+        raise
 
 
 @dataclass(frozen=True)
 class _InPlace:
-    """A movie that lies where its row will have it: inserted, it is left there."""
+    """A movie already stored at the path that its row will reference."""
 
     row: Json
 
 
 def row_place(
     table: Any, row: Json, attribute: str | None
-) -> tuple[Location, WriteOptions, Callable[[PhotonArray], None]]:
-    """Where the movie of a row that is yet to be inserted will lie, how it is written, and what then inserts the row.
+) -> tuple[Location, WriteOptions, Callable[[PhotonArray], None], Json]:
+    """Prepare a row before its movie is written: location, write options, function that inserts the row, and ticket.
 
-    Parameters
-    ----------
-    table
-        The table, or its class.
-    row
-        All attributes of the row but the movie.
-    attribute
-        The photon column; None for the only one.
-
-    Raises
-    ------
-    DataJointError
-        When that cannot become a row: found out before the movie is there, as far as the table tells.
+    ``row`` has all attributes except the movie; ``attribute`` is the photon column, or None if there is only one. Rows
+    that the table would refuse raise here. :func:`row_of_ticket` recreates the row from the ticket in another process.
     """
     table = table() if isinstance(table, type) else table
     heading, name = table.heading, table.full_table_name
@@ -221,80 +270,92 @@ def row_place(
     facts = {"schema": table.database, "table": table.table_name, "field": attribute, "config": config}
     path = codec._new_path(facts, key, store_name)
 
+    ticket: Json = {"attribute": attribute, "path": path, "store": store_name}
+    try:
+        ticket["row"] = base64.b64encode(blob.pack(dict(row))).decode("ascii")
+    except Exception:  # any error: values that DataJoint cannot serialise outside a table
+        ticket = {}
+
     def insert(movie: PhotonArray) -> None:
         table.insert1(row | {attribute: _InPlace(_row(path, store_name, movie))})
 
-    return replace(codec._location(path, store_name, config), unused=True), codec._options(), insert
+    return codec._new_location(path, store_name, config, table), codec._options(), insert, ticket
+
+
+def row_of_ticket(ticket: Json, movie: PhotonArray) -> Json:
+    """Recreate the row for an acquired movie; inserting it leaves the movie in place."""
+    row = blob.unpack(base64.b64decode(ticket["row"]))
+    return {**row, ticket["attribute"]: _InPlace(_row(ticket["path"], ticket["store"], movie))}
 
 
 def _row(path: str, store_name: str, movie: PhotonArray) -> Json:
-    """The JSON value of a row whose movie is stored."""
+    """JSON value of the row of a stored movie."""
     assert movie.record is not None
-    return {_PATH: path, _STORE: store_name, **movie.record.to_dict(), _METADATA: without_record(movie.documents)}
+    record = movie.record.for_row().to_dict()
+    return {_PATH: path, _STORE: store_name, **record, _METADATA: without_record(movie.documents)}
 
 
 class PhotonPortableCodec(PhotonCodec):
-    """``<photon_portable@store>``: counts at the decoded levels, readable by every Zarr reader in any language."""
+    """``<photon_portable@store>``: stores decoded counts, which any Zarr reader in any language can read."""
 
     name = "photon_portable"
     profile = "portable"
 
 
 class PhotonDenseCodec(PhotonCodec):
-    """``<photon_dense@store>``: within a few per cent of the smallest that the movie's noise allows."""
+    """``<photon_dense@store>``: within a few percent of the smallest size that the movie's noise allows."""
 
     name = "photon_dense"
     profile = "dense"
 
 
 def _facts(key: dict[str, Any] | None, context: dict[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:
-    """What DataJoint tells a codec of a value: schema, table, field and config (None where untold); its primary key.
+    """Schema, table, field and config of a value (None if unknown), and its primary key.
 
-    DataJoint passes the first four in ``context`` from 2.3.4 on, and before in ``key`` under names that begin with an
-    underscore; on fetch it passes config alone. This is the one place that knows.
+    DataJoint passes the first four in ``context`` since 2.3.4; before, in ``key`` with a leading underscore. On fetch
+    it passes only config.
     """
     key, context = key or {}, context or {}
     facts = {name: context.get(name, key.get(f"_{name}")) for name in ("schema", "table", "field", "config")}
     return facts, {name: value for name, value in key.items() if not name.startswith("_")}
 
 
+def _is_null(value: Any) -> bool:
+    """Whether a value is NULL, as in DataJoint's own columns: None, NaN, or NA and NaT of pandas."""
+    not_a_number = isinstance(value, float | np.floating | np.datetime64) and value != value
+    return value is None or bool(not_a_number) or type(value).__name__ in ("NAType", "NaTType")
+
+
 def is_movie_row(row: object) -> TypeGuard[Json]:
-    """Whether the JSON value of a row says that it is a photon movie's."""
+    """Whether the JSON value of a row belongs to a photon movie."""
     return isinstance(row, dict) and {_PATH, _STORE, _METADATA} <= set(row)
 
 
 def resolved_store_name(store_name: str | None, config: Any) -> str:
-    """The real name of a store: that of the default store for ``<photon@>``.
-
-    Raises
-    ------
-    DataJointError
-        When no default store is configured.
-    """
+    """Return the store name; for ``<photon@>``, that of the default store."""
     if store_name:
         return store_name
     default = (dj.config if config is None else config).stores.get("default")
     if not isinstance(default, str) or not default:
         raise DataJointError(
-            "<photon@> needs a default store and stores.default is not configured: name it in "
+            "<photon@> needs a default store, and stores.default is not configured: name it in "
             'dj.config.stores["default"], or declare the column as <photon@NAME>'
         )
     return default
 
 
-def _checked_row(stored: Any, where: str) -> Json:
-    """A row's JSON value, with a path inside its store and the form that this codec writes.
+def _parsed(stored: Any) -> Any:
+    """Parse a JSON column, which MySQL returns as text."""
+    return json.loads(stored) if isinstance(stored, str | bytes) else stored
 
-    Raises
-    ------
-    FormatError
-        For anything else.
-    """
+
+def _checked_row(stored: Any, where: str) -> Json:
+    """Parse a row's JSON value; raise if its path leaves the store, or if this codec did not write it."""
     try:
-        row = json.loads(stored) if isinstance(stored, str) else stored
+        row = _parsed(stored)
     except (ValueError, RecursionError) as error:
         raise FormatError(
-            f"{where} holds no photon movie, but no JSON at all ({type(error).__name__}: {error})"
+            f"{where} holds no photon movie, and no valid JSON ({type(error).__name__}: {error})"
         ) from error
     if not is_movie_row(row):
         raise FormatError(f"{where} holds no photon movie: expected path, store and zarr, got {_summary(row)}")
@@ -307,6 +368,25 @@ def _checked_row(stored: Any, where: str) -> Json:
     if not all(isinstance(document, dict) for document in documents.values()):
         raise FormatError(f"{where} holds no Zarr metadata: {next(iter(documents))} is not a JSON object")
     return row
+
+
+def _unreadable(error: Exception, stored: Any) -> PhotonCodecError:
+    """Error for the first use of a handle whose row cannot be read."""
+    origin = origin_of_fetched_value() or "a fetched row"
+    path = stored.get(_PATH) if isinstance(stored, dict) else None
+    named = f"{origin}, path {path!r:.300}" if isinstance(path, str) else origin
+    if isinstance(error, PhotonCodecError):
+        kind, cause = type(error), str(error)
+    else:
+        kind, cause = ConfigurationError, f"its store cannot be used: {type(error).__name__}: {error}"
+    way_out = (
+        "Insert movies as arrays or fetched handles; rows copied from a column of another type are not movies"
+        if kind is FormatError
+        else "Mount the store, or configure it in dj.config.stores as it was when the row was inserted, and fetch again"
+    )
+    problem = kind(f"{named}: the movie cannot be read: {cause}. {way_out}")
+    problem.__cause__ = error.with_traceback(None)  # a traceback would keep the fetched rows in memory
+    return problem
 
 
 def _summary(row: Any) -> str:

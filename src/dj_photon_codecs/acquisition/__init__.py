@@ -1,8 +1,19 @@
-"""From the microscope to the store: a movie written while it is acquired, and what a killed process left of one."""
+"""Write movies during acquisition, and recover movies after a crash."""
 
 from __future__ import annotations
 
-from .recovery import recover_movie
+from .frame_data import FrameData, read_frame_data
+from .recovery import plan_recovery, recover_movie, recover_row
+from .status import AcquisitionStatus, Recovery
 from .writer import PhotonWriter
 
-__all__ = ["PhotonWriter", "recover_movie"]
+__all__ = [
+    "AcquisitionStatus",
+    "FrameData",
+    "PhotonWriter",
+    "Recovery",
+    "plan_recovery",
+    "read_frame_data",
+    "recover_movie",
+    "recover_row",
+]

@@ -1,200 +1,119 @@
-"""Blocks of frames, filled by whoever acquires them, and encoded and written by threads in the meantime."""
+"""Frames of a recording and their metadata, in blocks of one stored object each.
+
+Assigning ``Block.filled`` accepts a frame. A single assignment cannot be interrupted halfway, and all frame totals are
+derived from the blocks.
+"""
 
 from __future__ import annotations
 
-import queue
-import threading
-from concurrent.futures import Future
-from dataclasses import replace
+import base64
+import zlib
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
 from .._typing import AnyArray, Json
-from .._zarr import submit
-from ..calibration import Calibration
-from ..errors import InvalidMovieError, MovieTypeError
-from ..movies import WriteOptions, plan_movie, write_to
-from ..sources import Source
-from ..storage.design import Design, finished_documents, plan_array
-from ..storage.journal import remove_journal, write_journal
-from ..storage.layout import ENDLESS, plan_layout
 from ..storage.location import Location
-from ..storage.objects import ObjectWriter, Written
-from ..storage.target import Target
-from ..storage.values import ValueRange, check_block
-from ..storage.writer import put_documents
+from ..storage.object_writer import Written
 
-#: Frames that the noise is measured on, if they fit; it looks at no more of a whole movie.
-_CALIBRATION_FRAMES = 96
-
-#: Bytes of frames that the noise is measured on, at most (or one block).
-_CALIBRATION_BYTES = 1 << 28
-
-#: The highest count that any sensor gives, and how far below darkness noise may reach beyond what was seen [ADU].
-_HIGHEST, _FAR_BELOW = 2.0**24, 2.0**12
-
-#: Blocks that are encoded and written at a time.
-_UNDER_WAY = 2
+#: Metadata fields of a frame, with the values that stand for "not known".
+UNKNOWN: Json = {"number": -1, "time": float("nan"), "blank": False, "replaced": None}
 
 
-class BlockWriter:
-    """Gathers frames in blocks of one object each, and has a thread encode and write them.
+class Block:
+    """A run of consecutive frames that are stored in one object along time.
 
-    Until the noise is known, the blocks wait. A movie that ends before is written as one in memory.
+    ``counts`` holds the frames, or None once they are no longer needed in memory, and ``facts`` their metadata, keyed
+    as :data:`UNKNOWN`. ``filled`` is the number of frames accepted. The first ``kept`` of them are stored in the frame
+    objects listed in ``places``. ``written`` is the result of writing the block, and None before that. ``since`` is
+    the arrival of the first frame that is not stored anywhere (``time.monotonic``), ``latest`` that of the last frame.
     """
 
-    def __init__(
-        self,
-        location: Location,
-        frame_shape: tuple[int, ...],
-        dtype: np.dtype[Any],
-        options: WriteOptions,
-        calibration: Calibration | None,
-        backlog_bytes: int,
-    ) -> None:
-        self._location, self._options, self._calibration = location, options, calibration
-        self._frame_shape, self._dtype = frame_shape, dtype
-        self._stride = plan_layout((ENDLESS, *frame_shape), dtype.itemsize, options.zarr_format).object_shape[0]
-        block_bytes = self._stride * int(np.prod(frame_shape)) * dtype.itemsize
-        frames = min(_CALIBRATION_FRAMES, max(1, _CALIBRATION_BYTES * self._stride // block_bytes))
-        #: Blocks to plan by.
-        self._first = 1 if calibration is not None else -(-frames // self._stride)
-        self._queue: queue.Queue[AnyArray | None] = queue.Queue(max(self._first, backlog_bytes // block_bytes))
-        self._free: queue.SimpleQueue[AnyArray] = queue.SimpleQueue()  # blocks whose memory can be used again
-        self._block, self._filled = self._new_block(), 0
-        self.frames = self.frames_stored = 0
-        self._failure: BaseException | None = None
-        self._design: Design | None = None
-        self._writer: ObjectWriter
-        self._waiting: list[AnyArray] = []
-        self._under_way: list[tuple[Future[Written], AnyArray]] = []
-        self._written: list[Written] = []
-        self._target = Target(location)
-        self._thread = threading.Thread(target=self._run, name="PhotonWriter", daemon=True)
-        self._thread.start()
+    def __init__(self, index: int, counts: AnyArray, since: float) -> None:
+        self.index, self.since, self.latest = index, since, since
+        self.stride = len(counts)
+        self.counts: AnyArray | None = counts
+        self.facts: list[Json] = [{}] * self.stride
+        self.filled = self.kept = 0
+        self.places: list[tuple[Location, str]] = []
+        self.written: Written | None = None
 
-    def extend(self, frames: AnyArray) -> None:
-        """Copy frames into the block that is being filled."""
-        self._raise_failure()
-        if frames.shape[1:] != self._frame_shape or frames.dtype.newbyteorder("=") != self._dtype:
-            error = MovieTypeError if frames.shape[1:] == self._frame_shape else InvalidMovieError
-            raise error(
-                f"frame {self.frames} has shape {frames.shape[1:]} and dtype {frames.dtype}, those before it have "
-                f"{self._frame_shape} and {self._dtype}: all frames of a movie are alike"
-            )
-        start = 0
-        while start < len(frames):
-            n = min(len(frames) - start, self._stride - self._filled)
-            self._block[self._filled : self._filled + n] = frames[start : start + n]
-            self._filled += n
-            self.frames += n
-            start += n
-            if self._filled == self._stride:
-                self._queue.put(self._block)
-                self._block, self._filled = self._new_block(), 0
+    @property
+    def first_frame(self) -> int:
+        """Index of its first frame in the recording."""
+        return self.index * self.stride
 
-    def finish(self) -> dict[str, Json]:
-        """Write what is left, and the metadata; gives the documents."""
-        if self._filled:
-            self._queue.put(self._block[: self._filled])
-            self._filled = 0
-        self._queue.put(None)
-        self._thread.join()
-        self._raise_failure()
-        if self._design is None:  # too short to have been planned by its first blocks
-            return write_to(lambda: self._location, self._first_frames(), self._options, self._calibration).documents
-        metadata, record = self._design.metadata, self._design.record
-        documents = finished_documents(metadata, record, self.frames, self._written)
-        put_documents(self._target, documents)
-        submit(remove_journal(self._target)).result()
-        return documents
+    @property
+    def is_full(self) -> bool:
+        """True if it has no room for another frame."""
+        return self.filled == self.stride
 
-    def _raise_failure(self) -> None:
-        if self._failure is not None:
-            raise self._failure
-
-    def _new_block(self) -> AnyArray:
-        try:
-            return self._free.get_nowait()
-        except queue.Empty:
-            return np.empty((self._stride, *self._frame_shape), self._dtype)
-
-    def _run(self) -> None:
-        """The thread: takes blocks until there are no more; after a failure it throws them away."""
-        while (block := self._queue.get()) is not None:
-            if self._failure is None:
-                try:
-                    self._take(block)
-                except BaseException as error:  # raised where frames are appended
-                    self._failure = error
-        try:
-            self._settle(0)
-        except BaseException as error:
-            self._failure = self._failure or error
-
-    def _take(self, block: AnyArray) -> None:
-        if self._design is not None:
-            self._write(block)
-            return
-        self._waiting.append(block)
-        if len(self._waiting) == self._first and len(block) == self._stride:
-            self._plan()
-            waiting, self._waiting = self._waiting, []
-            for block in waiting:
-                self._write(block)
-
-    def _plan(self) -> None:
-        """Decide how the movie is written, by its first blocks, so that any count can follow."""
-        source = self._first_frames()
-        values = _expected(source.value, self._calibration is not None)
-        plan = plan_movie(source, self._options, self._calibration, values)
-        self._design = plan_array(replace(plan, fast=True), (ENDLESS, *self._frame_shape))
-        self._writer = ObjectWriter(self._design.metadata, self._design.encoding, self._target)
-        submit(write_journal(self._target, self._design.metadata, self._design.record)).result()
-
-    def _first_frames(self) -> Source:
-        """The blocks that wait, as one movie."""
-        frames = self._waiting[0] if len(self._waiting) == 1 else np.concatenate(self._waiting)
-        return Source(frames, frames.shape, self._dtype, in_memory=True, signed=self._dtype.kind == "i")
-
-    def _write(self, block: AnyArray) -> None:
-        assert self._design is not None
-        self._settle(_UNDER_WAY - 1)
-        first = len(self._written) + len(self._under_way)
-        if self._dtype.kind == "f":  # any integer can be stored
-            check_block(block, first * self._stride, negative_allowed=self._design.plan.negative_allowed)
-        future = submit(self._writer.write_block(block, first))
-        self._under_way.append((future, block))
-        future.add_done_callback(lambda done: self._count(done, len(block)))
-
-    def _count(self, done: Future[Written], frames: int) -> None:
-        """Count what is in the store: in the thread that writes, where one block ends at a time."""
-        if not done.cancelled() and done.exception() is None:
-            self.frames_stored += frames
-
-    def _settle(self, at_most: int) -> None:
-        """Wait until no more blocks than that are under way."""
-        while len(self._under_way) > at_most:
-            future, block = self._under_way.pop(0)
-            self._written.append(future.result())
-            if len(block) == self._stride:
-                self._free.put(block)
+    def info(self, start: int, stop: int) -> Json:
+        """Return :func:`info_of` frames ``start`` to ``stop``."""
+        return info_of(self.facts[start:stop])
 
 
-def _expected(first: AnyArray, calibrated: bool) -> ValueRange:
-    """The range of what may follow the first frames.
+def info_of(facts: Sequence[Json]) -> Json:
+    """Return frame metadata as one list per field, without fields that no frame has."""
+    names = [name for name in UNKNOWN if any(name in known for known in facts)]
+    return {name: [known.get(name, UNKNOWN[name]) for known in facts] for name in names}
 
-    Of dtypes up to 16 bits that is every count. Wider ones are seldom used for higher counts: no sensor has more than
-    24 bits, and codes for all that they hold would be as wide.
+
+def facts_of(info: Json, place: int) -> Json:
+    """Return the metadata of one frame from the lists of :func:`info_of`."""
+    found = {name: values[place] for name, values in info.items() if name in UNKNOWN}
+    return {name: value for name, value in found.items() if value == value and value != UNKNOWN[name]}  # NaN: unknown
+
+
+class Frames:
+    """Array-like view of the frames of several blocks that does not copy them all."""
+
+    def __init__(self, blocks: Iterable[Block], start: int = 0) -> None:
+        counts = [block.counts[: block.filled] for block in blocks if block.counts is not None]
+        self._parts: Sequence[AnyArray] = counts
+        self._start = start
+        self.dtype: np.dtype[Any] = counts[0].dtype
+        self.shape = (sum(map(len, counts)) - start, *counts[0].shape[1:])
+
+    def __getitem__(self, frames: slice) -> AnyArray:
+        start, stop, _ = frames.indices(self.shape[0])
+        offset, found = -self._start, []
+        for part in self._parts:
+            found.append(part[max(0, start - offset) : max(0, stop - offset)])
+            offset += len(part)
+        found = [part for part in found if len(part)] or [self._parts[0][:0]]
+        return found[0] if len(found) == 1 else np.concatenate(found)
+
+
+def without_uncodable(frame: AnyArray, limits: tuple[float, float] | None, masked: Any) -> tuple[AnyArray, Json | None]:
+    """Return a frame without values that cannot be stored, and the replaced values, or None if there are none.
+
+    Pixels beyond the limits become the nearest limit, and NaN becomes the highest. The second result has the mask of
+    these pixels and their original values. It also covers pixels masked by the user, which stay as they are if they
+    can be stored.
     """
-    dtype = first.dtype
-    if dtype.kind != "f" and dtype.itemsize <= 2:
-        limits = np.iinfo(dtype)
-        return ValueRange(int(limits.min), int(limits.max), whole=True)
-    low = 0.0
-    if dtype.kind == "i" or (dtype.kind == "f" and calibrated):
-        lowest = float(first.min())
-        low = -_FAR_BELOW + min(0.0, 8 * lowest) if np.isfinite(lowest) else -_FAR_BELOW
-    high = min(_HIGHEST, float(np.finfo(dtype).max)) if dtype.kind == "f" else _HIGHEST
-    return ValueRange(low, high, whole=dtype.kind != "f")
+    bad = np.zeros(frame.shape, bool)
+    if limits is not None:
+        low, high = limits
+        bad = ~((frame >= low) & (frame <= high))  # also true for NaN
+    mask = bad if masked is None else bad | masked
+    if not mask.any():
+        return frame, None
+    originals = frame[mask]
+    if bad.any():
+        originals_of_bad = frame[bad]
+        frame = frame.copy()
+        frame[bad] = np.clip(np.nan_to_num(originals_of_bad, nan=high, posinf=high, neginf=low), low, high)
+    return frame, {"mask": _packed(np.packbits(mask)), "values": _packed(originals), "out_of_range": int(bad.sum())}
+
+
+def _packed(array: AnyArray) -> str:
+    little = array.astype(array.dtype.newbyteorder("<"), copy=False)
+    return base64.b64encode(zlib.compress(little.tobytes())).decode("ascii")
+
+
+def unpacked(text: str, dtype: np.dtype[Any]) -> AnyArray:
+    """Decode an array that was packed into frame metadata."""
+    content = zlib.decompress(base64.b64decode(text))
+    return np.frombuffer(content, dtype.newbyteorder("<")).astype(dtype)

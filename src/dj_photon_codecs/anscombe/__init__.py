@@ -1,6 +1,6 @@
-"""The transform's mathematics, its lookup tables, and the Zarr V2 and V3 codecs.
+"""The Anscombe transform, its lookup tables, and the Zarr V2 and V3 codecs.
 
-The functions of the anscombe-transform package stand here under their own names, as its users know them.
+This package also exports the functions of the anscombe-transform package under their original names.
 """
 
 from .legacy import decode, encode, lookup, make_anscombe_lookup, make_inverse_lookup

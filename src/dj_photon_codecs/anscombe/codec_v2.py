@@ -1,12 +1,14 @@
-"""The Anscombe transform as numcodecs codecs for Zarr V2, plain and with dither.
+"""The Anscombe transform as a numcodecs codec for Zarr V2. It needs only numpy and numcodecs.
 
-Usable as filters (arrays in, arrays out) and as compressors (buffers in, buffers out). Specified in
-``docs/spec/anscombe.md`` and ``docs/spec/dithered.md``; the mathematics is in :mod:`.transform` and :mod:`.dithered`.
+It works as a filter (arrays in, arrays out) and as a compressor (buffers in, buffers out).
+``docs/spec/anscombe.md`` specifies the format; :mod:`.cells` and :mod:`.codes` contain the mathematics.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any, Self
 
 import numpy as np
 from numcodecs.abc import Codec
@@ -14,39 +16,52 @@ from numcodecs.compat import ensure_contiguous_ndarray, ndarray_copy
 
 from .._typing import AnyArray
 from ..errors import ConfigurationError
-from .codec_v3 import CODEC_NAME, DITHERED_NAME
-from .dithered import decode_dithered, encode_dithered
-from .parameters import TransformParameters
-from .transform import Transform, decode_codes, encode_counts
+from .codes import decode, encode
+from .parameters import CODEC_NAME, UNDER_ROOT, TransformParameters, check_keys
 
 
 class AnscombeTransformV2(Codec):  # type: ignore[misc]  # numcodecs ships no types for its base class
-    """numcodecs codec from photon counts to codes of equal noise.
+    """numcodecs codec that quantises photon counts in steps of their noise.
 
     Parameters
     ----------
     zero_level
-        Counts at no light [ADU].
+        Counts without light [ADU].
     conversion_gain
         Counts per photon [ADU/photon], finite and above 0.
     encoded_dtype
-        Integer dtype of the codes. A count whose code does not fit raises when it is encoded.
+        Integer dtype of the codes. Encoding raises an error if a code does not fit.
     decoded_dtype
-        Dtype of the counts: that of the array.
+        Dtype of the counts, which is the dtype of the array.
     step
-        Quantisation in noise standard deviations.
+        Quantisation step in noise standard deviations.
+    dither
+        ``position`` adds an offset before rounding and subtracts it when decoding, which preserves the mean of many
+        counts. The offset depends on the place in the chunk, in memory order. With ``none``, equal counts have equal
+        codes.
+    under_root
+        Noise variance at the zero level [photons], above 0 and at most 3/8. The noise model is
+        ``conversion_gain * sqrt(photons + under_root)``. Lower it if a dark movie has less noise than that.
+    saturation
+        Highest count that the converter gives [ADU]. It decodes exactly, and no other count decodes to it. The
+        lowest and highest counts of an integer dtype always behave like this. None if there is no other such count.
 
     Raises
     ------
     CalibrationError, ConfigurationError
-        At construction, for parameters outside their range.
+        If a parameter is out of range.
     """
 
     codec_id = CODEC_NAME
 
-    #: The two directions of the transform.
-    _to_codes = staticmethod(encode_counts)
-    _to_counts = staticmethod(decode_codes)
+    zero_level: float
+    conversion_gain: float
+    encoded_dtype: str
+    decoded_dtype: str
+    step: float
+    dither: str
+    under_root: float
+    saturation: float | None
 
     def __init__(
         self,
@@ -55,93 +70,75 @@ class AnscombeTransformV2(Codec):  # type: ignore[misc]  # numcodecs ships no ty
         encoded_dtype: str = "uint8",
         decoded_dtype: str = "uint16",
         step: float = 0.5,
+        dither: str = "none",
+        under_root: float = UNDER_ROOT,
+        saturation: float | None = None,
     ) -> None:
         self._parameters = TransformParameters(
-            zero_level=zero_level,
-            conversion_gain=conversion_gain,
-            encoded_dtype=encoded_dtype,
-            decoded_dtype=decoded_dtype,
-            step=step,
+            zero_level, conversion_gain, encoded_dtype, decoded_dtype, step, dither, under_root, saturation
         )
-        self.zero_level = self._parameters.zero_level
-        self.conversion_gain = self._parameters.conversion_gain
-        self.encoded_dtype = self._parameters.encoded_dtype
-        self.decoded_dtype = self._parameters.decoded_dtype
-        self.step = self._parameters.step
+        self.__dict__.update(asdict(self._parameters))
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """Create the codec from its metadata. The specification makes unknown and missing keys an error."""
+        check_keys(config)
+        return cls(**config)
 
     def encode(self, buf: Any) -> AnyArray:
-        """Codes of counts.
+        """Encode counts.
 
         Parameters
         ----------
         buf
-            Array of counts, or a buffer with the bytes of one in ``decoded_dtype``.
+            Array of counts, or a buffer with the bytes of counts in ``decoded_dtype``.
 
         Returns
         -------
         numpy.ndarray
-            In ``encoded_dtype``; of the shape of an array, flat for a buffer.
+            Codes in ``encoded_dtype``, in the shape of an array, or flat for a buffer.
         """
-        counts = _elements(buf, self.decoded_dtype, self.codec_id)
-        return _in_memory_order(self._to_codes, counts, self._parameters)
+        return _in_memory_order(encode, _elements(buf, self.decoded_dtype), self._parameters)
 
     def decode(self, buf: Any, out: Any = None) -> Any:
-        """Counts of codes.
+        """Decode codes.
 
         Parameters
         ----------
         buf
-            Array of codes, or a buffer with the bytes of one in ``encoded_dtype``.
+            Array of codes, or a buffer with the bytes of codes in ``encoded_dtype``.
         out
             Writable buffer of the decoded size to fill, or None.
 
         Returns
         -------
         numpy.ndarray or the type of ``out``
-            In ``decoded_dtype``.
+            Counts in ``decoded_dtype``.
         """
-        codes = _elements(buf, self.encoded_dtype, self.codec_id)
-        return ndarray_copy(_in_memory_order(self._to_counts, codes, self._parameters), out)
+        counts = _in_memory_order(decode, _elements(buf, self.encoded_dtype), self._parameters)
+        return ndarray_copy(counts, out)
 
     def get_config(self) -> dict[str, Any]:
-        """Every constructor argument, and the codec's id."""
-        return {
-            "id": self.codec_id,
-            "zero_level": self.zero_level,
-            "conversion_gain": self.conversion_gain,
-            "encoded_dtype": self.encoded_dtype,
-            "decoded_dtype": self.decoded_dtype,
-            "step": self.step,
-        }
+        """Return the codec id and every constructor argument."""
+        return {"id": self.codec_id, **asdict(self._parameters)}
 
 
-class DitheredAnscombeV2(AnscombeTransformV2):
-    """The Anscombe transform with subtractive dither, ``dj_photon_codecs.dithered_anscombe`` on disk.
-
-    Takes the parameters of :class:`AnscombeTransformV2`, and needs codes of one more at either end. The offset of a
-    count follows from its place in memory, which in a buffer is all that is known of it.
-    """
-
-    codec_id = DITHERED_NAME
-
-    _to_codes = staticmethod(encode_dithered)
-    _to_counts = staticmethod(decode_dithered)
-
-
-def _in_memory_order(transform: Transform, elements: AnyArray, parameters: TransformParameters) -> AnyArray:
-    """Transform the elements in the order in which their bytes lie, and keep it: a decoder sees bytes only."""
+def _in_memory_order(
+    transform: Callable[[AnyArray, TransformParameters], AnyArray], elements: AnyArray, parameters: TransformParameters
+) -> AnyArray:
+    """Transform elements in memory order and keep that order, because a decoder only sees bytes."""
     fortran = elements.flags.f_contiguous and not elements.flags.c_contiguous
     return transform(elements.T, parameters).T if fortran else transform(elements, parameters)
 
 
-def _elements(buf: Any, dtype_name: str, codec: str) -> AnyArray:
-    """An array of the expected dtype as it is; the bytes of a buffer as elements of that dtype."""
+def _elements(buf: Any, dtype_name: str) -> AnyArray:
+    """Return an array of the expected dtype unchanged, or view the bytes of a buffer in that dtype."""
     dtype = np.dtype(dtype_name)
     if isinstance(buf, np.ndarray) and (buf.ndim > 1 or buf.dtype.itemsize > 1 or buf.dtype == dtype):
         if buf.dtype.newbyteorder("=") != dtype:
-            # taken for bytes, or cast, its numbers would come back as others
+            # reinterpreting its bytes, or casting them, would change its values
             raise ConfigurationError(
-                f"{codec} expects {dtype} here, got an array of {buf.dtype}: "
+                f"{CODEC_NAME} expects {dtype} here, got an array of {buf.dtype}: "
                 f"use decoded_dtype={buf.dtype.name!r} for counts of that dtype"
             )
         return buf

@@ -1,108 +1,81 @@
-"""The Anscombe transform as Zarr V3 array-to-array codecs, plain and with dither.
+"""The Anscombe transform as a Zarr V3 array-to-array codec.
 
-Specified in ``docs/spec/anscombe.md`` and ``docs/spec/dithered.md``. The mathematics is in :mod:`.transform` and
-:mod:`.dithered`; these classes only translate between Zarr and those functions.
+``docs/spec/anscombe.md`` specifies the format. This class only translates between Zarr and the functions in
+:mod:`.cells` and :mod:`.codes`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from zarr.abc.codec import ArrayArrayCodec
 
 from .._typing import AnyArray
-from .._zarr import ArraySpec, zarr_dtype
+from .._zarr import ArraySpec, EncodingRoom, NDBuffer, zarr_dtype
 from ..errors import ConfigurationError
-from .dithered import decode_dithered, encode_dithered
-from .parameters import TransformParameters
-from .transform import decode_codes, encode_counts
-
-if TYPE_CHECKING:
-    from zarr.core.buffer import NDBuffer
-
-#: The names on disk. One name is one format for ever.
-CODEC_NAME = "dj_photon.anscombe"
-DITHERED_NAME = "dj_photon_codecs.dithered_anscombe"
-
-_KEYS = ("zero_level", "conversion_gain", "encoded_dtype", "decoded_dtype", "step")
+from .codes import decode, encode
+from .parameters import CODEC_NAME, KEYS, UNDER_ROOT, TransformParameters, check_keys
 
 
 @dataclass(frozen=True)
 class AnscombeTransformV3(ArrayArrayCodec):
-    """Zarr V3 codec from photon counts to codes of equal noise.
+    """Zarr V3 codec that quantises photon counts in steps of their noise.
 
     Parameters
     ----------
-    zero_level
-        Counts at no light [ADU].
-    conversion_gain
-        Counts per photon [ADU/photon], finite and above 0.
-    encoded_dtype
-        Integer dtype of the codes. A count whose code does not fit raises when it is written.
+    zero_level, conversion_gain, encoded_dtype, step, dither, under_root, saturation
+        See :class:`~dj_photon_codecs.AnscombeTransformV2`.
     decoded_dtype
-        Dtype in which the counts are whole or real numbers; None takes the dtype of the array. It is the
-        dtype of the array, or an integer dtype for a floating-point array that holds whole numbers only.
-    step
-        Quantisation in noise standard deviations.
+        Dtype of the counts: the dtype of the array, or an integer dtype for a floating-point array of whole numbers.
+        None takes the dtype of the array.
 
     Raises
     ------
     CalibrationError, ConfigurationError
-        At construction, for parameters outside their range.
+        If a parameter is out of range.
     """
 
     is_fixed_size: ClassVar[bool] = True  # type: ignore[misc]  # zarr declares a plain attribute
-    codec_name: ClassVar[str] = CODEC_NAME
-
-    #: The two directions of the transform.
-    _to_codes = staticmethod(encode_counts)
-    _to_counts = staticmethod(decode_codes)
 
     zero_level: float
     conversion_gain: float
     encoded_dtype: str = "uint8"
     decoded_dtype: str | None = None
     step: float = 0.5
+    dither: str = "none"
+    under_root: float = UNDER_ROOT
+    saturation: float | None = None
 
     def __post_init__(self) -> None:
-        checked = self._parameters(self.decoded_dtype or "uint16")
-        for name in _KEYS:
+        checked = self._parameters(self.decoded_dtype or "float64")
+        for name in KEYS:
             if name != "decoded_dtype" or self.decoded_dtype is not None:
                 object.__setattr__(self, name, getattr(checked, name))
 
     def _parameters(self, decoded_dtype: str) -> TransformParameters:
-        return TransformParameters(
-            zero_level=self.zero_level,
-            conversion_gain=self.conversion_gain,
-            encoded_dtype=self.encoded_dtype,
-            decoded_dtype=decoded_dtype,
-            step=self.step,
-        )
+        given = {name: getattr(self, name) for name in KEYS}
+        return TransformParameters(**{**given, "decoded_dtype": decoded_dtype})
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Make the codec from its metadata; unknown and missing keys are errors, as the specification has it."""
+        """Create the codec from its metadata. The specification makes unknown and missing keys an error."""
         configuration = data.get("configuration") or {}
-        if not isinstance(configuration, dict):
-            raise ConfigurationError(f"the configuration of {cls.codec_name} is an object, got {configuration!r:.200}")
-        unknown = sorted(set(configuration) - set(_KEYS))
-        missing = sorted(set(_KEYS) - set(configuration))
-        if data.get("name") != cls.codec_name or unknown or missing:
+        if data.get("name") != CODEC_NAME or not isinstance(configuration, dict):
             raise ConfigurationError(
-                f"not a valid {cls.codec_name} codec: name {data.get('name')!r}, "
-                f"unknown keys {unknown}, missing keys {missing}"
+                f"not a valid {CODEC_NAME} codec: name {data.get('name')!r}, configuration {configuration!r:.200}"
             )
+        check_keys(configuration)
         return cls(**configuration)
 
     def to_dict(self) -> dict[str, Any]:
-        """The codec's metadata: its name, and a configuration with every parameter."""
-        return {"name": self.codec_name, "configuration": {key: getattr(self, key) for key in _KEYS}}
+        """Return the codec's metadata: its name and a configuration with every parameter."""
+        return {"name": CODEC_NAME, "configuration": {key: getattr(self, key) for key in KEYS}}
 
     def evolve_from_array_spec(self, array_spec: ArraySpec) -> Self:
-        """Take the decoded dtype from the array where none was given."""
+        """Take the decoded dtype from the array if none was given."""
         if self.decoded_dtype is not None:
             return self
         return replace(self, decoded_dtype=array_spec.dtype.to_native_dtype().name)
@@ -113,7 +86,7 @@ class AnscombeTransformV3(ArrayArrayCodec):
         Raises
         ------
         ConfigurationError
-            When the array's dtype is neither the decoded dtype nor a floating-point dtype that holds it.
+            If the array's dtype is not the decoded dtype, unless it is floating-point and the decoded dtype an integer.
         """
         native = dtype.to_native_dtype()
         if self.decoded_dtype is None and native.kind in "uif":
@@ -122,12 +95,12 @@ class AnscombeTransformV3(ArrayArrayCodec):
             native.kind == "f" and self.decoded_dtype is not None and np.dtype(self.decoded_dtype).kind in "ui"
         ):
             raise ConfigurationError(
-                f"{self.codec_name} with decoded_dtype={self.decoded_dtype!r} cannot code an array of {native}: "
+                f"{CODEC_NAME} with decoded_dtype={self.decoded_dtype!r} cannot code an array of {native}: "
                 f"use decoded_dtype={native.name!r}"
             )
 
     def resolve_metadata(self, chunk_spec: ArraySpec) -> ArraySpec:
-        """The specification of the codes: their dtype, and the code of the fill value."""
+        """Return the array spec of the codes, with their dtype and the encoded fill value."""
         fill = np.asarray(chunk_spec.fill_value, dtype=chunk_spec.dtype.to_native_dtype())
         return replace(
             chunk_spec,
@@ -136,15 +109,27 @@ class AnscombeTransformV3(ArrayArrayCodec):
         )
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
-        """Bytes of the codes of ``input_byte_length`` bytes of counts."""
+        """Return the size in bytes of the codes of ``input_byte_length`` bytes of counts."""
         counts = input_byte_length // chunk_spec.dtype.to_native_dtype().itemsize
         return counts * np.dtype(self.encoded_dtype).itemsize
 
+    def parameters(self, dtype: np.dtype[Any]) -> TransformParameters:
+        """Return the transform parameters for an array of this dtype."""
+        return self._parameters(self.decoded_dtype or dtype.name)
+
     def _encode(self, counts: AnyArray) -> AnyArray:
-        return self._to_codes(counts, self._parameters(self.decoded_dtype or counts.dtype.name))
+        return encode(counts, self.parameters(counts.dtype))
 
     def _decode(self, codes: AnyArray, dtype: np.dtype[Any]) -> AnyArray:
-        return self._to_counts(codes, self._parameters(self.decoded_dtype or dtype.name)).astype(dtype, copy=False)
+        return decode(codes, self.parameters(dtype)).astype(dtype, copy=False)
+
+    def decode_now(self, codes: AnyArray, chunk_spec: ArraySpec, room: Any, threads: int) -> AnyArray:
+        """Decode a chunk in the calling thread."""
+        return self._decode(codes, chunk_spec.dtype.to_native_dtype()).reshape(chunk_spec.shape)
+
+    def encode_now(self, counts: AnyArray, room: EncodingRoom) -> AnyArray:
+        """Encode a chunk in the calling thread."""
+        return encode(counts, self.parameters(counts.dtype), room(counts.size, self.encoded_dtype))
 
     async def _encode_single(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> NDBuffer:
         codes = await asyncio.to_thread(self._encode, chunk_array.as_numpy_array())
@@ -154,25 +139,3 @@ class AnscombeTransformV3(ArrayArrayCodec):
         dtype = chunk_spec.dtype.to_native_dtype()
         counts = await asyncio.to_thread(self._decode, chunk_array.as_numpy_array(), dtype)
         return chunk_spec.prototype.nd_buffer.from_numpy_array(counts.reshape(chunk_spec.shape))
-
-
-class DenseAnscombeTransformV3(AnscombeTransformV3):
-    """The same codec under the name that the first release gave it in arrays of the ``dense`` profile."""
-
-    codec_name: ClassVar[str] = "dj_photon_codecs.anscombe"
-
-
-class DitheredAnscombeV3(AnscombeTransformV3):
-    """The Anscombe transform with subtractive dither, ``dj_photon_codecs.dithered_anscombe`` on disk.
-
-    Takes the parameters of :class:`AnscombeTransformV3`, and needs codes of one more at either end. The mean of many
-    stored counts is that of the raw ones, at any intensity. The offset of a count follows from its place in the chunk.
-    Specified in ``docs/spec/dithered.md``; the mathematics is in :mod:`.dithered`.
-    """
-
-    #: All that zarr tells a reader without this package is the name of the first codec it does not know: this one
-    #: is what to install.
-    codec_name: ClassVar[str] = DITHERED_NAME
-
-    _to_codes = staticmethod(encode_dithered)
-    _to_counts = staticmethod(decode_dithered)

@@ -1,10 +1,10 @@
 """The generalised Anscombe transform to unit noise in floating point, and its inverses.
 
-For counts ``x = gain * n + offset + read noise`` with ``n`` Poisson and read noise of a known variance, the
-transform of Murtagh, Starck and Bijaoui (1995, Astron. Astrophys. Suppl. 112:179) has a standard deviation of 1
-wherever there are a few photons. Makitalo and Foi (2011, IEEE Trans. Image Process. 20:99; 2013, ibid. 22:91) showed
-that after averaging or denoising it must not be undone by algebra: the mean of a square root is not the square root
-of the mean. Their exact unbiased inverse is computed here from the Poisson-Gaussian law itself.
+The model is ``x = gain * n + offset + read noise``, with ``n`` Poisson and read noise of known variance. The transform
+of Murtagh, Starck and Bijaoui (1995, Astron. Astrophys. Suppl. 112:179) has a standard deviation of 1 from a few
+photons upwards. After averaging or denoising, the algebraic inverse is biased, because the mean of a square root is
+not the square root of the mean (Makitalo and Foi 2011, IEEE Trans. Image Process. 20:99; 2013, ibid. 22:91). This
+module computes their exact unbiased inverse directly from the Poisson-Gaussian distribution.
 """
 
 from __future__ import annotations
@@ -17,91 +17,102 @@ import numpy as np
 import numpy.typing as npt
 
 from .._typing import FloatArray
-from ..errors import CalibrationError, ConfigurationError
+from ..errors import CalibrationError, ConfigurationError, InvalidMovieError, MovieTypeError
 
-#: From this mean on (photons, read noise and 3/8 together) the asymptotic inverse is exact to 1e-5 photons.
+#: From this mean upwards (photons + read noise + 3/8), the asymptotic inverse is accurate to 1e-5 photons.
 _ASYMPTOTIC = 150.0
 
-#: Points of the table of the exact inverse below that: linear interpolation between them errs by 1e-6 photons.
+#: Size of the exact inverse table below that mean. Linear interpolation is accurate to 1e-6 photons.
 _POINTS = 4096
 
 
-def generalized_anscombe(x: npt.ArrayLike, gain: float = 1, offset: float = 0, variance: float = 0) -> Any:
+def generalized_anscombe(
+    x: npt.ArrayLike, conversion_gain: float = 1, zero_level: float = 0, variance: float = 0
+) -> Any:
     """Stabilise the noise of counts to a standard deviation of 1.
 
-    ``(2 / gain) * sqrt(max(gain * x + 3/8 * gain**2 + variance - gain * offset, 0))``
+    Computes ``(2 / gain) * sqrt(max(gain * x + 3/8 * gain**2 + variance - gain * zero_level, 0))``, where ``gain`` is
+    the conversion gain.
 
     Parameters
     ----------
     x
         Counts [ADU], of any shape.
-    gain
+    conversion_gain
         Conversion gain [ADU/photon].
-    offset
-        Mean of the read noise: the pedestal [ADU]. With ``variance=0`` and the ``zero_level`` of a
-        :class:`~dj_photon_codecs.Calibration` as offset, the read noise is part of the zero level.
+    zero_level
+        With ``variance=0``, the zero level of a :class:`~dj_photon_codecs.Calibration`, which includes the read noise
+        [ADU]. With a read noise variance, the mean of the read noise (the pedestal).
     variance
         Variance of the read noise [ADU^2].
 
     Returns
     -------
     numpy.ndarray or scalar
-        Of the shape of ``x``; float32 for float32 and float16 counts, float64 for others.
+        In the shape of ``x``; float32 for float32 and float16 counts, float64 for others.
 
     Raises
     ------
     CalibrationError
-        When the gain is not a finite number above 0, the offset not finite, or the variance negative.
+        If the conversion gain is not finite and above 0, the zero level is not finite, or the variance is not finite
+        or is negative.
 
     See Also
     --------
-    generalized_inverse_anscombe : The way back.
+    generalized_inverse_anscombe : Inverse transform.
     """
-    _check_noise(gain, offset, variance)
+    _check_noise(conversion_gain, zero_level, variance)
     values, dtype = _floating(x)
-    argument = gain * values + (0.375 * gain * gain + variance - gain * offset)
+    gain = conversion_gain
+    argument = gain * values + (0.375 * gain * gain + variance - gain * zero_level)
     return _like((2.0 / gain) * np.sqrt(np.maximum(argument, 0.0)), dtype)
 
 
 def generalized_inverse_anscombe(
     y: npt.ArrayLike,
-    gain: float = 1,
-    offset: float = 0,
+    conversion_gain: float = 1,
+    zero_level: float = 0,
     variance: float = 0,
     method: Literal["exact", "algebraic"] = "exact",
 ) -> Any:
-    """Counts of stabilised values.
+    """Convert stabilised values back to counts.
 
-    Use ``method="exact"`` for values that are means: averaged over frames or pixels, denoised, fitted. It gives
-    the mean count whose stabilised values have that mean, without bias at any intensity (Makitalo and Foi).
-    Use ``method="algebraic"`` for single samples that nothing was done to: it undoes
-    :func:`generalized_anscombe` value by value, and would bias a mean by up to a quarter of a photon.
+    Use ``method="exact"`` for means: values averaged over frames or pixels, denoised, or fitted. It returns the mean
+    count whose stabilised values have that mean, without bias at any intensity (Makitalo and Foi). Use
+    ``method="algebraic"`` for unprocessed single samples: it inverts :func:`generalized_anscombe` value by value,
+    and would bias a mean by up to a quarter of a photon.
 
     Parameters
     ----------
     y
-        Stabilised values, of any shape.
-    gain, offset, variance
-        As they were given to :func:`generalized_anscombe`.
+        Floating-point output of :func:`generalized_anscombe`, or means of it, of any shape.
+    conversion_gain, zero_level, variance
+        The arguments that were passed to :func:`generalized_anscombe`.
     method
         ``exact`` or ``algebraic``.
 
     Returns
     -------
     numpy.ndarray or scalar
-        Counts [ADU] of the shape of ``y``; float32 for float32 and float16 values, float64 for others. Means
-        below that of no light at all give ``offset``.
+        Counts [ADU] in the shape of ``y``; float32 for float32 and float16 values, float64 for others. With
+        ``method="exact"``, means below the value without light become ``zero_level``.
 
     Raises
     ------
     ConfigurationError
-        For another method.
+        If ``method`` is unknown.
+    MovieTypeError
+        If ``y`` is an integer array or a stored movie, which holds counts.
+    InvalidMovieError
+        If ``y`` cannot be stabilised values: values below -1 or above 2^17, or only whole numbers, as in counts.
     CalibrationError
-        When the gain is not a finite number above 0, the offset not finite, or the variance negative.
+        If the conversion gain is not finite and above 0, the zero level is not finite, or the variance is not finite
+        or is negative.
     """
-    _check_noise(gain, offset, variance)
+    _check_noise(conversion_gain, zero_level, variance)
+    _refuse_counts(y)
     values, dtype = _floating(y)
-    noise = variance / gain**2  # variance of the read noise in photons
+    noise = variance / conversion_gain**2  # variance of the read noise in photons
     if method == "algebraic":
         photons = np.square(values / 2) - 0.375 - noise
     elif method == "exact":
@@ -110,34 +121,78 @@ def generalized_inverse_anscombe(
         raise ConfigurationError(
             f"method must be 'exact' (for means) or 'algebraic' (sample by sample), got {method!r}"
         )
-    return _like(offset + gain * photons, dtype)
+    return _like(zero_level + conversion_gain * photons, dtype)
 
 
-def _check_noise(gain: float, offset: float, variance: float) -> None:
-    if not (math.isfinite(gain) and gain > 0):
-        raise CalibrationError(f"gain must be a finite number above 0 [ADU per photon], got {gain!r}")
-    if not math.isfinite(offset):
-        raise CalibrationError(f"offset must be a finite number [ADU], got {offset!r}")
+#: Suggestion for error messages: the two calls that users confuse.
+_MEANT = (
+    "To stabilise counts, call generalized_anscombe(counts, conversion_gain, zero_level). To get counts back, call "
+    "generalized_inverse_anscombe(stabilized, conversion_gain, zero_level) with what that gave, or with means of it"
+)
+
+#: Stabilised value of 2^32 photons in one sample, more than any detector counts.
+_LARGEST = 2.0**17
+
+#: Denoising can leave values slightly below 0, by less than their noise.
+_LOWEST = -1.0
+
+#: Fewer whole numbers than this may be a coincidence.
+_FEW = 8
+
+
+def _refuse_counts(y: Any) -> None:
+    """Raise if ``y`` looks like counts, whose inverse would be silently wrong."""
+    kind = ""
+    if hasattr(type(y), "calibration") and hasattr(type(y), "verify"):  # a lazy handle; this does not read it
+        kind = "a stored movie"
+    elif (dtype := np.dtype(getattr(y, "dtype", None) or np.asarray(y).dtype)).kind in "iub":
+        kind = f"integers ({dtype})"
+    if kind:
+        raise MovieTypeError(f"generalized_inverse_anscombe takes stabilised values, got counts: {kind}. {_MEANT}")
+    values = np.asarray(y)
+    values = values[~np.isnan(values)]
+    if values.size == 0:
+        return
+    lowest, highest = float(values.min()), float(values.max())
+    if lowest < _LOWEST or highest > _LARGEST:
+        raise InvalidMovieError(
+            f"stabilised values are square roots, from 0 to {_LARGEST:g}; got values from {lowest:g} to {highest:g}. "
+            f"{_MEANT}"
+        )
+    if values.size >= _FEW and lowest < highest and (values == np.floor(values)).all():
+        raise InvalidMovieError(
+            f"stabilised values are square roots, and here all {values.size} values are whole numbers, from "
+            f"{lowest:g} to {highest:g}, as counts are. {_MEANT}"
+        )
+
+
+def _check_noise(conversion_gain: float, zero_level: float, variance: float) -> None:
+    if not (math.isfinite(conversion_gain) and conversion_gain > 0):
+        raise CalibrationError(
+            f"conversion_gain must be a finite number above 0 [ADU per photon], got {conversion_gain!r}"
+        )
+    if not math.isfinite(zero_level):
+        raise CalibrationError(f"zero_level must be a finite number [ADU], got {zero_level!r}")
     if not (math.isfinite(variance) and variance >= 0):
         raise CalibrationError(f"variance must be a finite number from 0 [ADU^2], got {variance!r}")
 
 
 def _floating(values: npt.ArrayLike) -> tuple[FloatArray, npt.DTypeLike]:
-    """Values in float64, and the dtype that their result has."""
+    """Return the values as float64, and the dtype of the result."""
     given = np.asarray(values)
     narrow = given.dtype.kind == "f" and given.dtype.itemsize <= 4
     return given.astype(np.float64), np.float32 if narrow else np.float64
 
 
 def _like(result: FloatArray, dtype: npt.DTypeLike) -> Any:
-    """The result in its dtype; a scalar for a scalar."""
+    """Cast the result to its dtype; a 0-d result becomes a scalar."""
     return np.asarray(result).astype(dtype)[()]
 
 
 def _mean_photons(values: FloatArray, noise: float) -> FloatArray:
-    """The mean photon count at which the stabilised values have these means."""
-    # E[y]^2/4 = m - 1/4 - (1 - r)/(8 m) + O(1/m^2) at m = photons + 3/8 + noise, with r the share of the photons in
-    # m: from the second to fourth cumulants of the law
+    """Return the mean photon counts for means of stabilised values."""
+    # E[y]^2/4 = m - 1/4 - (1 - r)/(8 m) + O(1/m^2) with m = photons + 3/8 + noise and r = photons / m, from the second
+    # to fourth cumulants of the distribution
     mean = np.square(values / 2) + 0.25
     others = np.clip((noise + 0.375) / np.maximum(mean, 0.25), 0.0, 1.0)
     mean = mean + others / (8.0 * mean)
@@ -151,7 +206,7 @@ def _mean_photons(values: FloatArray, noise: float) -> FloatArray:
 
 @lru_cache(maxsize=32)
 def _expectation_table(noise: float) -> tuple[FloatArray, FloatArray]:
-    """Mean stabilised values at mean photon counts from 0, at a read noise variance in photons."""
+    """Return mean stabilised values and their mean photon counts, for a read noise variance in photons."""
     rates = np.linspace(0.0, math.sqrt(_ASYMPTOTIC - 0.375 - noise), _POINTS) ** 2
     most = int(rates[-1] + 12 * math.sqrt(rates[-1] + 1) + 20)
     numbers = np.arange(most + 1)
@@ -165,12 +220,12 @@ def _expectation_table(noise: float) -> tuple[FloatArray, FloatArray]:
 
 
 def _conditional_means(numbers: npt.NDArray[np.integer[Any]], noise: float) -> FloatArray:
-    """Mean of ``2 sqrt(max(n + z + 3/8 + noise, 0))`` over read noise ``z``, at each photon number ``n``."""
+    """Return the mean of ``2 sqrt(max(n + z + 3/8 + noise, 0))`` over read noise ``z`` at each photon number ``n``."""
     centres = numbers + 0.375 + noise
     if noise == 0:
         return np.asarray(2.0 * np.sqrt(centres))
-    # In r = sqrt(...) the integrand is smooth, also at 0 where the root has its corner, so that the trapezoidal
-    # rule converges as fast as for a Gaussian.
+    # As a function of r = sqrt(...), the integrand is smooth even at 0, where the root has a kink. The trapezoidal
+    # rule therefore converges as fast as for a Gaussian.
     sigma = math.sqrt(noise)
     low = np.sqrt(np.maximum(centres - 10 * sigma, 0.0))
     high = np.sqrt(centres + 10 * sigma)

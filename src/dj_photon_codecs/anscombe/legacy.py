@@ -1,11 +1,11 @@
-"""The functions of the anscombe-transform package, version 1.0.0, for code and files that were made with it.
+"""The functions of the anscombe-transform package, version 1.0.0, for existing code and files.
 
-Same names, same signatures, same results where its results are right. Where it would give back other counts than
-it was given, without a word, these raise: codes that wrap in ``uint8``, codes with gaps that its inverse table
-(which is indexed by rank) confuses, and counts above 32767 or below 0, which it clamps. One thing nobody can know
-afterwards: a count below 0 that it clamped reads as the lowest.
+Names, signatures and correct results are unchanged. These functions raise an error in three cases where that package
+silently returns wrong counts: codes that overflow ``uint8``; codes with gaps, which break its inverse table because it
+is indexed by rank; and counts below 0 or above 32767, which it clamps. One error cannot be detected afterwards: a
+negative count that was clamped decodes as the lowest count.
 
-New code uses :mod:`.transform`, which has none of these limits.
+New code should use :mod:`.codes`, which has none of these limits.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ import numpy.typing as npt
 from .._typing import AnyArray, FloatArray
 from ..errors import CalibrationError, CodeRangeError, ConfigurationError, MovieTypeError
 
-#: The highest count that the format holds.
+#: Highest count in the format.
 INPUT_MAX = 0x7FFF
 
-_WAY_OUT = "the dj_photon.anscombe codec has no such limit"
+_WAY_OUT = "the dj_photon_codecs.anscombe codec has no such limit"
 
 
 def make_anscombe_lookup(
@@ -33,18 +33,18 @@ def make_anscombe_lookup(
     beta: float = 0.5,
     output_type: str = "uint8",
 ) -> AnyArray:
-    """The table from counts to codes.
+    """Return the table from counts to codes.
 
     Parameters
     ----------
     conversion_gain
         Counts per photon [ADU/photon].
     input_max
-        The highest count of the table.
+        Highest count of the table.
     zero_level
-        Counts at no light [ADU].
+        Counts without light [ADU].
     beta
-        Quantisation in noise standard deviations.
+        Quantisation step in noise standard deviations.
     output_type
         Integer dtype of the codes.
 
@@ -56,9 +56,9 @@ def make_anscombe_lookup(
     Raises
     ------
     CalibrationError
-        For a gain that is not a finite number above 0, or a zero level that is not finite.
+        If the gain is not a finite number above 0, or the zero level is not finite.
     CodeRangeError
-        When the codes do not fit ``output_type``.
+        If the codes do not fit ``output_type``.
     """
     codes = _real_codes(conversion_gain, input_max, zero_level, beta)
     limits = np.iinfo(output_type)
@@ -71,7 +71,7 @@ def make_anscombe_lookup(
 
 
 def _real_codes(conversion_gain: float, input_max: int, zero_level: float, beta: float) -> FloatArray:
-    """Codes of 0 to ``input_max`` before they are cast, with the arithmetic of that package."""
+    """Return the codes of 0 to ``input_max`` before casting, with the arithmetic of anscombe-transform."""
     if not (math.isfinite(conversion_gain) and conversion_gain > 0):
         raise CalibrationError(f"conversion_gain must be a finite number above 0, got {conversion_gain!r}")
     if not math.isfinite(zero_level):
@@ -84,20 +84,20 @@ def _real_codes(conversion_gain: float, input_max: int, zero_level: float, beta:
 
 
 def make_inverse_lookup(lookup_table: AnyArray, output_type: npt.DTypeLike = "int16") -> AnyArray:
-    """The table from codes back to counts: the middle of the counts that share a code, halves rounded down.
+    """Return the table from codes to counts: the middle of the counts that share a code, halves rounded down.
 
     Parameters
     ----------
     lookup_table
-        A table of :func:`make_anscombe_lookup`.
+        A table from :func:`make_anscombe_lookup`.
     output_type
         Dtype of the counts.
 
     Raises
     ------
     CodeRangeError
-        When the codes have gaps or do not begin at 0, so that their rank is not their value, or when a count
-        does not fit ``output_type``.
+        If the codes have gaps or do not start at 0, because their rank is then not their value, or if a count does
+        not fit ``output_type``.
     """
     table = np.asarray(lookup_table)
     codes, first, sizes = np.unique(table, return_index=True, return_counts=True)
@@ -115,7 +115,7 @@ def make_inverse_lookup(lookup_table: AnyArray, output_type: npt.DTypeLike = "in
 
 
 def lookup(movie: AnyArray, lookup_table: AnyArray) -> AnyArray:
-    """Apply a table; indices outside it are clamped to its ends, as in that package."""
+    """Apply a table. Indices outside it are clamped to its ends, as in anscombe-transform."""
     return np.asarray(lookup_table[np.clip(movie, 0, lookup_table.size - 1)])
 
 
@@ -123,22 +123,12 @@ def lookup(movie: AnyArray, lookup_table: AnyArray) -> AnyArray:
 def legacy_domain(
     conversion_gain: float, zero_level: float, encoded_dtype: str = "uint8", decoded_dtype: str = "int16"
 ) -> tuple[AnyArray, AnyArray]:
-    """The two tables of a configuration, if the format gives right counts with it.
-
-    Parameters
-    ----------
-    conversion_gain, zero_level, encoded_dtype, decoded_dtype
-        As in the metadata of an ``anscombe-v1`` array.
-
-    Returns
-    -------
-    tuple of numpy.ndarray
-        From counts to codes and from codes to counts; read-only.
+    """Return the read-only tables of an ``anscombe-v1`` configuration: counts to codes, and codes to counts.
 
     Raises
     ------
     CalibrationError, CodeRangeError, ConfigurationError
-        When the anscombe-transform package would return wrong counts with this configuration.
+        If anscombe-transform would return wrong counts with this configuration.
     """
     for argument, name in (("encoded_dtype", encoded_dtype), ("decoded_dtype", decoded_dtype)):
         if np.dtype(name).kind not in "ui":
@@ -150,7 +140,7 @@ def legacy_domain(
 
 
 def encode(buf: AnyArray, *, conversion_gain: float, zero_level: int, encoded_dtype: str) -> AnyArray:
-    """Codes of counts.
+    """Encode counts.
 
     Parameters
     ----------
@@ -164,9 +154,9 @@ def encode(buf: AnyArray, *, conversion_gain: float, zero_level: int, encoded_dt
     Raises
     ------
     MovieTypeError
-        For counts that are not integers.
+        If the counts are not integers.
     CodeRangeError
-        For counts that the format clamps, and for a gain at which it gives wrong counts back.
+        If the format would clamp a count, or returns wrong counts at this gain.
     """
     counts = np.asarray(buf)
     if counts.dtype.kind not in "ui":
@@ -189,27 +179,27 @@ def decode(
     encoded_dtype: npt.DTypeLike,
     decoded_dtype: npt.DTypeLike,
 ) -> AnyArray:
-    """Counts of codes.
+    """Decode codes.
 
     Parameters
     ----------
     buf
         Bytes or contiguous array of codes.
     conversion_gain, zero_level, encoded_dtype
-        As they were encoded with.
+        The arguments that were passed to :func:`encode`.
     decoded_dtype
         Integer dtype of the counts.
 
     Returns
     -------
     numpy.ndarray
-        Flat, in ``decoded_dtype``.
+        Flat counts in ``decoded_dtype``.
 
     Raises
     ------
     CalibrationError, CodeRangeError
-        When the counts cannot be trusted: the gain is one at which the format gives wrong counts, a code is
-        beyond the table, or it is the highest, which also stands for all counts above 32767 that were clamped.
+        If the counts cannot be trusted: the format returns wrong counts at this gain, a code is outside the table, or
+        a code is the highest, which also encodes all clamped counts above 32767, and ``decoded_dtype`` could hold them.
     """
     encoded, decoded = np.dtype(encoded_dtype), np.dtype(decoded_dtype)
     _, inverse = legacy_domain(float(conversion_gain), float(zero_level), encoded.name, decoded.name)
@@ -225,26 +215,14 @@ def decode(
 
 
 def may_be_clamped(dtype: np.dtype[Any]) -> bool:
-    """Whether the format clamps counts that this dtype holds; not of negative ones, which share the lowest code."""
+    """Whether this dtype holds counts above 32767, which the format clamps. Ignores negative counts."""
     return not np.can_cast(dtype, np.int16)
 
 
 def refuse_clamped(codes: AnyArray, inverse: AnyArray, dtype: np.dtype[Any]) -> None:
-    """Make sure that no code may stand for a count that was clamped.
+    """Raise CodeRangeError if the highest code occurs and ``dtype`` holds counts above 32767.
 
-    Parameters
-    ----------
-    codes
-        Codes of the table.
-    inverse
-        The table from codes to counts.
-    dtype
-        Of the counts as they were coded, or as they are wanted.
-
-    Raises
-    ------
-    CodeRangeError
-        For the highest code, where ``dtype`` holds counts above 32767.
+    That code may encode a clamped count. ``dtype`` is the dtype of the counts before encoding or after decoding.
     """
     top = inverse.size - 1
     if codes.size and may_be_clamped(dtype) and codes.max() == top:
@@ -256,23 +234,9 @@ def refuse_clamped(codes: AnyArray, inverse: AnyArray, dtype: np.dtype[Any]) -> 
 
 
 def refuse_top_counts(highest: int, table: AnyArray, dtype: np.dtype[Any], way_out: str = _WAY_OUT) -> None:
-    """Make sure that counts read back: :func:`refuse_clamped` before they are coded.
+    """Raise CodeRangeError before encoding if :func:`refuse_clamped` would reject the ``highest`` count.
 
-    Parameters
-    ----------
-    highest
-        The highest count [ADU].
-    table
-        The table from counts to codes.
-    dtype
-        Of the counts.
-    way_out
-        What the message suggests, beside ``int16``.
-
-    Raises
-    ------
-    CodeRangeError
-        For a count with the highest code, where ``dtype`` holds counts above 32767.
+    The message suggests ``int16`` and ``way_out``.
     """
     first = int(np.searchsorted(table, table[-1]))
     if may_be_clamped(dtype) and highest >= first:
@@ -285,19 +249,12 @@ def refuse_top_counts(highest: int, table: AnyArray, dtype: np.dtype[Any], way_o
 def encode_readable(
     counts: AnyArray, *, conversion_gain: float, zero_level: float, encoded_dtype: str, decoded_dtype: str
 ) -> AnyArray:
-    """Codes of counts that an array of their dtype gives back: :func:`encode`, of nothing that reading refuses.
-
-    Parameters
-    ----------
-    counts
-        As for :func:`encode`.
-    conversion_gain, zero_level, encoded_dtype, decoded_dtype
-        As in the metadata of the array.
+    """Encode counts, and reject those that reading would reject.
 
     Raises
     ------
     MovieTypeError, CalibrationError, CodeRangeError, ConfigurationError
-        As :func:`encode`, :func:`legacy_domain` and :func:`refuse_top_counts`.
+        From :func:`encode`, :func:`legacy_domain` and :func:`refuse_top_counts`.
     """
     table, _ = legacy_domain(float(conversion_gain), float(zero_level), encoded_dtype, decoded_dtype)
     codes = encode(
@@ -308,6 +265,6 @@ def encode_readable(
     )
     if counts.size:
         highest = int(counts.max())
-        for dtype in (counts.dtype, np.dtype(decoded_dtype)):  # reading goes by both
+        for dtype in (counts.dtype, np.dtype(decoded_dtype)):  # reading checks both
             refuse_top_counts(highest, table, dtype)
     return codes

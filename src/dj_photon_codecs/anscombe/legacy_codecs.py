@@ -1,14 +1,14 @@
-"""Zarr codecs for arrays that the anscombe-transform package wrote, ``anscombe-v1`` on disk.
+"""Zarr codecs for arrays written by the anscombe-transform package (``anscombe-v1`` on disk).
 
-They open every such array, decode what that package decodes right exactly as it does, and raise where it would
-return wrong counts. Found through entry points, so that these files open with neither package imported.
+They open every such array. They return the same counts as that package, or raise an error if its counts would be
+wrong. Zarr finds them through entry points, so these arrays open without importing either package.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import zarr
@@ -17,27 +17,16 @@ from numcodecs.compat import ensure_contiguous_ndarray, ndarray_copy
 from zarr.abc.codec import ArrayArrayCodec
 
 from .._typing import AnyArray
-from .._zarr import ArraySpec, zarr_dtype
+from .._zarr import ArraySpec, NDBuffer, zarr_dtype
 from ..errors import ConfigurationError
 from .legacy import decode, encode_readable, legacy_domain, refuse_clamped
-
-if TYPE_CHECKING:
-    from zarr.core.buffer import NDBuffer
 
 LEGACY_NAME = "anscombe-v1"
 
 
 @dataclass(frozen=True)
 class LegacyAnscombeV3(ArrayArrayCodec):
-    """Zarr V3 codec ``anscombe-v1``.
-
-    Parameters
-    ----------
-    zero_level, conversion_gain
-        The noise model [ADU, ADU/photon].
-    encoded_dtype, decoded_dtype
-        Integer dtypes of codes and counts.
-    """
+    """Zarr V3 codec ``anscombe-v1``; ``zero_level`` in ADU and ``conversion_gain`` in ADU/photon."""
 
     is_fixed_size: ClassVar[bool] = True  # type: ignore[misc]  # zarr declares a plain attribute
 
@@ -48,7 +37,7 @@ class LegacyAnscombeV3(ArrayArrayCodec):
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Make the codec from its metadata; the dtypes have that package's defaults."""
+        """Create the codec from its metadata. Missing dtypes take the defaults of anscombe-transform."""
         configuration = data.get("configuration") or {}
         try:
             return cls(**configuration)
@@ -56,16 +45,16 @@ class LegacyAnscombeV3(ArrayArrayCodec):
             raise ConfigurationError(f"not a valid {LEGACY_NAME} codec: configuration {configuration}") from error
 
     def to_dict(self) -> dict[str, Any]:
-        """The codec's metadata, as that package writes it."""
+        """Return the metadata as anscombe-transform writes it."""
         keys = ("zero_level", "conversion_gain", "encoded_dtype", "decoded_dtype")
         return {"name": LEGACY_NAME, "configuration": {key: getattr(self, key) for key in keys}}
 
     def resolve_metadata(self, chunk_spec: ArraySpec) -> ArraySpec:
-        """The specification of the codes; the fill value stays as it is, as that package leaves it."""
+        """Return the array spec of the codes. As in anscombe-transform, the fill value stays unchanged."""
         return replace(chunk_spec, dtype=zarr_dtype(np.dtype(self.encoded_dtype)))
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
-        """Bytes of the codes of ``input_byte_length`` bytes of counts."""
+        """Return the size in bytes of the codes of ``input_byte_length`` bytes of counts."""
         counts = input_byte_length // chunk_spec.dtype.to_native_dtype().itemsize
         return counts * np.dtype(self.encoded_dtype).itemsize
 
@@ -86,13 +75,13 @@ class LegacyAnscombeV3(ArrayArrayCodec):
             encoded_dtype=self.encoded_dtype,
             decoded_dtype=self.decoded_dtype,
         )
-        # That package's default for decoded_dtype is int16 in arrays of any dtype: what it may have clamped, the
-        # dtype of the array says.
+        # In anscombe-transform, decoded_dtype defaults to int16 for arrays of any dtype. Whether counts may have been
+        # clamped therefore depends on the dtype of the array.
         native: np.dtype[Any] = spec.dtype.to_native_dtype()
         _, inverse = legacy_domain(self.conversion_gain, self.zero_level, self.encoded_dtype, self.decoded_dtype)
         refuse_clamped(codes, inverse, native)
         if native.kind in "ui" and np.iinfo(native).max < np.iinfo(counts.dtype).max:
-            # the middle of the counts of a code may lie above all that an 8-bit array holds, and would wrap
+            # the middle of the counts of a code may exceed the range of an 8-bit array, and would overflow
             counts = np.minimum(counts, np.iinfo(native).max)
         return counts.reshape(spec.shape).astype(native, copy=False)
 
@@ -108,16 +97,9 @@ class LegacyAnscombeV3(ArrayArrayCodec):
 class LegacyAnscombeV2(Codec):  # type: ignore[misc]  # numcodecs ships no types for its base class
     """numcodecs codec ``anscombe-v1``.
 
-    Its configuration on disk has no dtypes: an array that is opened again has codes in ``uint8`` and counts in
-    ``int16``. Zarr does not say the dtype of the array either, so that clamped counts are found only where it is
-    given as ``decoded_dtype``, as ``open_movie`` does.
-
-    Parameters
-    ----------
-    zero_level, conversion_gain
-        The noise model [ADU, ADU/photon].
-    encoded_dtype, decoded_dtype
-        Integer dtypes of codes and counts.
+    ``zero_level`` is in ADU and ``conversion_gain`` in ADU/photon. The configuration on disk has no dtypes: a reopened
+    array has ``uint8`` codes and ``int16`` counts. Zarr does not pass the dtype of the array to the codec either.
+    Clamped counts are therefore detected only if ``decoded_dtype`` is given, as ``open_movie`` does.
     """
 
     codec_id = LEGACY_NAME
@@ -131,7 +113,7 @@ class LegacyAnscombeV2(Codec):  # type: ignore[misc]  # numcodecs ships no types
         self.decoded_dtype = decoded_dtype
 
     def encode(self, buf: Any) -> AnyArray:
-        """Codes of counts; a buffer without a dtype is taken for counts in ``decoded_dtype``."""
+        """Encode counts; a plain buffer is read as ``decoded_dtype``."""
         counts = buf if isinstance(buf, np.ndarray) else ensure_contiguous_ndarray(buf).view(self.decoded_dtype)
         return encode_readable(
             counts,
@@ -142,7 +124,7 @@ class LegacyAnscombeV2(Codec):  # type: ignore[misc]  # numcodecs ships no types
         )
 
     def decode(self, buf: Any, out: Any = None) -> Any:
-        """Counts of codes, flat, into ``out`` if it is given."""
+        """Decode codes to flat counts, into ``out`` if given."""
         codes = ensure_contiguous_ndarray(buf).view(self.encoded_dtype)
         counts = decode(
             codes,
@@ -154,12 +136,12 @@ class LegacyAnscombeV2(Codec):  # type: ignore[misc]  # numcodecs ships no types
         return ndarray_copy(counts, out)
 
     def get_config(self) -> dict[str, Any]:
-        """The configuration as that package writes it."""
+        """Return the configuration as anscombe-transform writes it."""
         return {"id": self.codec_id, "zero_level": self.zero_level, "conversion_gain": self.conversion_gain}
 
 
-# The anscombe-transform package registers a class of its own under the same name when it is imported. zarr warns
-# when a name has two classes and nobody said which; say so, unless the user did. This runs when zarr looks the
-# name up, whichever package was imported first.
+# On import, anscombe-transform registers its own class under the same name. zarr warns if a name has two classes and
+# the configuration does not choose one, so choose ours unless the user has chosen. This runs when zarr looks up the
+# name, whichever package was imported first.
 if "anscombe-v1" not in zarr.config.get("codecs", {}):
     zarr.config.set({"codecs.anscombe-v1": f"{LegacyAnscombeV3.__module__}.{LegacyAnscombeV3.__qualname__}"})

@@ -1,40 +1,41 @@
-"""What decides the codes of a movie: its noise model, the step, and the dtypes. Checked once, where it is made."""
+"""Parameters of the transform: noise model, step, dither, saturation and dtypes, validated on construction."""
 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from .._typing import FloatArray
 from ..errors import CalibrationError, ConfigurationError
+
+#: Name of the codec in Zarr V3 and V2 metadata; it also names the package to install. A name never changes its format.
+CODEC_NAME = "dj_photon_codecs.anscombe"
+
+#: Default and upper limit of ``under_root``: the 3/8 of Anscombe (1948).
+UNDER_ROOT = 0.375
+
+#: Sources of the offset that is added before rounding: none, or the place in the chunk.
+DITHERS = ("none", "position")
 
 
 @dataclass(frozen=True)
 class TransformParameters:
-    """What decides every code: the noise model, the step, and the two dtypes.
+    """All parameters of the transform; :class:`~dj_photon_codecs.AnscombeTransformV2` documents them.
 
-    Attributes
-    ----------
-    conversion_gain
-        Counts per photon [ADU/photon], finite and above 0.
-    zero_level
-        Counts at no light [ADU], of either sign.
-    step
-        Quantisation in noise standard deviations, above 0.
-    encoded_dtype
-        Integer dtype of the codes.
-    decoded_dtype
-        Dtype of the counts. An integer dtype gives whole numbers, also to floating-point arrays
-        that hold whole numbers only; a floating-point dtype gives real ones.
+    With an integer ``decoded_dtype``, counts are whole numbers, even in a floating-point array.
 
     Raises
     ------
     CalibrationError
-        For a gain that is not a finite number above 0, or a zero level that is not finite.
+        If the gain is not a finite number above 0, the zero level or saturation is not finite, the saturation of an
+        integer dtype is not whole, or ``under_root`` is out of range.
     ConfigurationError
-        For a step that is not a finite number above 0, or dtypes that cannot hold codes or counts.
+        If the step is not a finite number above 0, the dither is unknown, or a dtype cannot hold codes or counts.
     """
 
     zero_level: float
@@ -42,6 +43,9 @@ class TransformParameters:
     encoded_dtype: str = "uint8"
     decoded_dtype: str = "uint16"
     step: float = 0.5
+    dither: str = "none"
+    under_root: float = UNDER_ROOT
+    saturation: float | None = None
 
     def __post_init__(self) -> None:
         gain = _finite_number(self.conversion_gain)
@@ -61,15 +65,67 @@ class TransformParameters:
                 f"step must be a finite number above 0 [noise standard deviations], got {self.step!r}: "
                 "0.5 costs 2 % of variance; for no loss use the lossless profile"
             )
+        if self.dither not in DITHERS:
+            raise ConfigurationError(f"dither must be one of {', '.join(DITHERS)}, got {self.dither!r}")
+        under_root = _finite_number(self.under_root)
+        if under_root is None or not 0 < under_root <= UNDER_ROOT:
+            raise CalibrationError(
+                f"under_root must be a number above 0 and at most {UNDER_ROOT:g} [photons], got {self.under_root!r}: "
+                "leave it out unless dark pixels have less noise than that"
+            )
+        object.__setattr__(self, "under_root", under_root)
         object.__setattr__(self, "conversion_gain", gain)
         object.__setattr__(self, "zero_level", zero)
         object.__setattr__(self, "step", step)
         object.__setattr__(self, "encoded_dtype", _dtype_name(self.encoded_dtype, "encoded_dtype", "ui"))
         object.__setattr__(self, "decoded_dtype", _dtype_name(self.decoded_dtype, "decoded_dtype", "uif"))
+        if self.saturation is not None:
+            object.__setattr__(self, "saturation", self._checked_saturation())
+
+    def _checked_saturation(self) -> float:
+        """Return the saturation as a float; raise CalibrationError if it is not valid for the dtype."""
+        saturation = _finite_number(self.saturation)
+        if saturation is None or (self.whole and not saturation.is_integer()):
+            kind = "a whole number" if self.whole else "a finite number"
+            raise CalibrationError(
+                f"saturation must be {kind} [ADU] for {self.decoded_dtype} counts, or None, got {self.saturation!r}: "
+                "it is the highest count that the converter gives"
+            )
+        return saturation
+
+    @property
+    def dithered(self) -> bool:
+        """True if an offset is added before rounding."""
+        return self.dither != "none"
+
+    @property
+    def whole(self) -> bool:
+        """True if counts are whole numbers."""
+        return np.dtype(self.decoded_dtype).kind in "ui"
+
+    def sigma(self, counts: npt.ArrayLike) -> FloatArray:
+        """Return the modelled noise [ADU] of counts: ``gain * sqrt(max(photons, 0) + under_root)``."""
+        with np.errstate(over="ignore"):
+            photons = (np.asarray(counts, np.float64) - self.zero_level) / self.conversion_gain
+            return np.asarray(self.conversion_gain * np.sqrt(np.maximum(photons, 0.0) + self.under_root))
+
+
+#: Keys of the codec's configuration on disk.
+KEYS = tuple(field.name for field in fields(TransformParameters))
+
+
+def check_keys(configuration: Mapping[str, Any]) -> None:
+    """Raise ConfigurationError for unknown or missing keys, as the specification requires."""
+    unknown, missing = sorted(set(configuration) - set(KEYS)), sorted(set(KEYS) - set(configuration))
+    if unknown or missing:
+        raise ConfigurationError(
+            f"not a valid configuration of {CODEC_NAME}: unknown keys {unknown}, missing keys {missing}; "
+            f"it has {', '.join(KEYS)}"
+        )
 
 
 def _finite_number(value: object) -> float | None:
-    """``value`` as a float, or None when it is not a finite real number."""
+    """Return ``value`` as a float, or None if it is not a finite real number."""
     if isinstance(value, (bool, np.bool_)) or not isinstance(value, (int, float, np.integer, np.floating)):
         return None
     try:
@@ -80,10 +136,10 @@ def _finite_number(value: object) -> float | None:
 
 
 def _dtype_name(dtype: npt.DTypeLike, argument: str, kinds: str) -> str:
-    """The name of a native dtype of one of the ``kinds``; the way out where it is none."""
+    """Return the name of a dtype; raise ConfigurationError unless it is one of ``kinds`` and at most 64-bit."""
     try:
         if not isinstance(dtype, str | type | np.dtype):
-            raise TypeError("it is no name")  # numpy makes structures of dicts and lists
+            raise TypeError("it is no name")  # numpy would build structured dtypes from dicts and lists
         parsed = np.dtype(dtype)
     except (TypeError, ValueError, SyntaxError) as error:
         raise ConfigurationError(f"{argument}={dtype!r} is not a dtype") from error

@@ -1,4 +1,4 @@
-"""A look at a store before garbage is collected: what rows refer to, what they do not, and what is missing."""
+"""Audit a store before garbage collection: find referenced, orphaned and missing objects."""
 
 from .check import audit_store
 from .report import AuditReport, RowProblem

@@ -1,4 +1,4 @@
-"""Rows that refer to a store, read as they are: without their codecs, and without a movie."""
+"""Read the rows that refer to a store as raw values, without decoding them or reading movies."""
 
 from __future__ import annotations
 
@@ -17,61 +17,68 @@ from .._typing import Json
 from ..codec import PhotonCodec, is_movie_row
 from ..errors import PhotonCodecError
 from ..handle import PhotonArray
-from ..storage.inventory import StoredObject
-from .place import Place
+from ..storage.documents import DOCUMENT_KEYS
+from ..storage.journal import FRAME_DATA, is_of_acquisition
+from .inventory import StoredObject
 from .report import RowProblem
+from .store_layout import Place
 
-#: Rows read at a time: with their metadata, a few megabytes.
-_PAGE = 1000
-
-#: What is said of a row whose object is not there.
+_PAGE = 1000  # rows read at a time; with metadata, they take a few megabytes
+#: Message for a photon column with a value of another codec, for example copied by INSERT ... SELECT.
+_NO_MOVIE = "it holds no photon movie, but what another codec wrote: was it copied from a column of another type?"
+#: Message for a row whose object does not exist.
 MISSING = "nothing is there"
 
 
 class Row:
-    """A value in the database that refers to an object in the store."""
+    """A database value that refers to an object in the store."""
 
     def __init__(self, table: Any, field: str, key: Json, path: str) -> None:
         self._table, self._field, self._key, self.path = table, field, key, path
+        self.foreign: list[str] = []  # files in the movie's folder that are not part of it
 
     def problem(self, message: str) -> RowProblem:
-        """What is wrong with it, for the report."""
+        """Describe a problem of this row for the report."""
         return RowProblem(self._table.full_table_name, self._field, self._key, self.path, message)
 
     def check(self, place: Place, *, verify: bool) -> str | None:
-        """What is wrong with the object, seen anew; None when nothing is, or when the row is gone by now."""
+        """Check the object again; return the problem, or None if there is none or the row has been deleted since."""
         found = place.inventory.count(self.path)
         value = self._value_now(place)
         if value is None:
             return None
         if found is None:
             return MISSING
-        message = _mismatch(value, found, place.config)
-        if message is None and verify and is_movie_row(value):
+        if not is_movie_row(value):
+            return None
+        message, self.foreign = _movie_problem(value, place, self.path)
+        if message is None and verify:
             verified = _handle(value, place.config).verify(progress=False)
             message = None if verified or self._value_now(place) is None else str(verified)
         return message
 
     def _value_now(self, place: Place) -> Any:
-        """The row's JSON value, if it is still there and still refers to this path."""
-        for row in (self._table & self._key).proj(self._field).cursor(as_dict=True):
+        """The row's JSON value if it still refers to this path, else None."""
+        with place.database:
+            found = list((self._table & self._key).proj(self._field).cursor(as_dict=True))
+        for row in found:
             value = _json(row[self._field])
-            if any(path == self.path for path, _ in _references(self._table, self._field, value, place)):
+            if self.path in _references(self._table, self._field, value, place):
                 return value
         return None
 
 
 class Rows:
-    """The rows of some schemas that refer to a store."""
+    """Rows that refer to a store, collected schema by schema."""
 
     def __init__(self, place: Place, listed: dict[str, StoredObject], *, keep_movies: bool) -> None:
         self._place, self._listed, self._keep_movies = place, listed, keep_movies
         self.referenced: set[str] = set()
         self.unreadable: list[RowProblem] = []
-        self.to_check: list[Row] = []  # those that look wrong; with ``keep_movies``, all movies
+        self.to_check: list[Row] = []  # suspicious rows; with ``keep_movies``, all movies
 
     def read(self, schema: Any) -> None:
-        """Read every column of a schema that may refer to the store, within the snapshot."""
+        """Read every column of a schema that may refer to the store; call it within the snapshot."""
         adapter = schema.connection.adapter
         for name in schema.list_tables():
             table = dj.FreeTable(schema.connection, adapter.make_full_table_name(schema.database, name))
@@ -80,76 +87,92 @@ class Rows:
                 key = {name: decode_attribute(table.heading[name], row[name]) for name in table.primary_key}
                 for field in fields:
                     if row[field] is not None:
-                        self._take(table, field, key, _json(row[field]))
+                        self._take(table, field, key, row[field])
 
-    def _take(self, table: Any, field: str, key: Json, value: Any) -> None:
+    def _take(self, table: Any, field: str, key: Json, stored: Any) -> None:
+        value = None
         try:
+            value = _json(stored)
             references = _references(table, field, value, self._place)
-        except (DataJointError, OSError, ValueError) as error:
+        except (DataJointError, OSError, ValueError, RecursionError) as error:  # RecursionError: deeply nested JSON
             path = value.get("path") if isinstance(value, dict) else None
             path = posixpath.normpath(f"/{path}").lstrip("/") if isinstance(path, str) else ""
-            row = Row(table, field, key, path)
-            if row.path:
-                self.referenced.add(row.path)  # nobody knows that it is garbage
-            self.unreadable.append(row.problem(str(error)))
+            self.referenced |= {path} - {""}  # it may still be in use
+            self.unreadable.append(Row(table, field, key, path).problem(str(error)))
             return
-        for path, _ in references:
+        if isinstance(table.heading[field].codec, PhotonCodec) and not is_movie_row(value):
+            self.unreadable.append(Row(table, field, key, references[0] if references else "").problem(_NO_MOVIE))
+        for path in references:
             self.referenced.add(path)
             found = self._listed.get(path)
-            wrong = found is None or _mismatch(value, found, self._place.config) is not None
+            wrong = found is None or not _looks_whole(value, found, self._place.config)
             if wrong or (self._keep_movies and is_movie_row(value)):
                 self.to_check.append(Row(table, field, key, path))
 
 
 def _pages(table: Any, fields: list[str]) -> Iterator[Json]:
-    """The rows of a table as the database has them, a page in memory at a time: right only within a snapshot."""
+    """Yield the raw rows of a table page by page; consistent only within a snapshot."""
     if not fields:
         return
-    query = table.proj(*fields)
     for offset in count(0, _PAGE):
-        page = list((query & dj.Top(_PAGE, "KEY", offset)).cursor(as_dict=True))
+        page = list((table.proj(*fields) & dj.Top(_PAGE, "KEY", offset)).cursor(as_dict=True))
         yield from page
         if len(page) < _PAGE:
             return
 
 
-def _references(table: Any, field: str, value: Any, place: Place) -> list[tuple[str, str | None]]:
-    """Paths in this store that a value refers to.
-
-    Raises
-    ------
-    DataJointError, ValueError
-        When that cannot be said.
-    """
+def _references(table: Any, field: str, value: Any, place: Place) -> list[str]:
+    """Paths in this store that a value refers to; DataJointError or ValueError if they cannot be determined."""
     attr = table.heading[field]
     found = attr.codec.referenced_paths(value)
-    # the codec of a column whose package is not installed is a placeholder: its name is the whole declaration
+    # If a codec is not installed, DataJoint uses a placeholder named after the whole declaration.
     declared = attr.store if attr.store is not None else parse_type_spec(attr.codec.name)[1]
     if not found and declared is not None:
         raise ValueError(f"it names no path in a store: {str(value)[:80]}")
-    resolved = [(place.resolve(path, store), store) for path, store in found]
-    return [(path, store) for path, store in resolved if path is not None]
+    return [resolved for path, store in found if (resolved := place.resolve(path, store)) is not None]
 
 
-def _mismatch(value: Any, found: StoredObject, config: Any) -> str | None:
-    """What is wrong with the objects of a movie, by their number and sizes; None for all other values."""
+def _looks_whole(value: Any, found: StoredObject, config: Any) -> bool:
+    """Whether the number and total size of a movie's objects are right; True for other values."""
     if not is_movie_row(value):
-        return None
+        return True
     try:
         handle = _handle(value, config)
         expected = math.prod(handle._reader.grid.objects)
+    except PhotonCodecError:
+        return False
+    return (
+        set(handle.documents) <= found.documents
+        and found.n_objects - len(found.documents) == expected
+        and (handle.record is None or found.chunk_bytes == handle.record.stored_bytes)
+    )
+
+
+def _movie_problem(value: Any, place: Place, path: str) -> tuple[str | None, list[str]]:
+    """Return the problem with a movie's objects, if any, and the foreign files in its folder."""
+    try:
+        handle = _handle(value, place.config)
+        grid, key = handle._reader.grid, handle._reader.key
+        expected = {key(stored) for stored in grid.all_objects()}
     except PhotonCodecError as error:
-        return str(error)
-    missing = set(handle.documents) - found.documents
+        return str(error), []
+    sizes = place.inventory.sizes(path)
+    foreign = [f"{path}/{name}" for name in sorted(sizes) if name not in expected and not _is_known(name)]
+    own = [size for name, size in sizes.items() if name in expected]
+    missing = set(handle.documents) - set(sizes)
     if missing:
-        return f"{', '.join(sorted(missing))} is missing"
-    n_chunks = found.n_objects - len(found.documents)
-    if n_chunks != expected:
-        return f"{n_chunks} of {expected} objects are there: verify=True names the missing ones"
-    stored_bytes = handle.record.stored_bytes if handle.record else found.chunk_bytes
-    if found.chunk_bytes != stored_bytes:
-        return f"its objects have {found.chunk_bytes} bytes, and {stored_bytes} were written"
-    return None
+        return f"{', '.join(sorted(missing))} is missing", foreign
+    if len(own) != len(expected):
+        return f"{len(own)} of {len(expected)} objects are there: verify=True names the missing ones", foreign
+    n_bytes = sum(own)
+    if handle.record and n_bytes != handle.record.stored_bytes:
+        return f"its objects have {n_bytes} bytes, and {handle.record.stored_bytes} were written", foreign
+    return None, foreign
+
+
+def _is_known(name: str) -> bool:
+    """Whether an object belongs to a movie without being one of its chunks."""
+    return name in DOCUMENT_KEYS or name == FRAME_DATA or is_of_acquisition(name)
 
 
 def _handle(value: Any, config: Any) -> PhotonArray:
@@ -157,5 +180,5 @@ def _handle(value: Any, config: Any) -> PhotonArray:
 
 
 def _json(value: Any) -> Any:
-    """A JSON column as values: PostgreSQL gives these, MySQL text."""
+    """Parse a JSON column, which MySQL returns as text and PostgreSQL as values."""
     return json.loads(value) if isinstance(value, (str, bytes)) else value

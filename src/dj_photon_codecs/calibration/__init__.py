@@ -1,4 +1,4 @@
-"""The noise of a movie, measured from the movie itself (photon transfer), or given by the user."""
+"""Noise models: measured from the movie itself (photon transfer), or given by the user."""
 
 from .estimate import calibrate
 from .model import Calibration

@@ -1,144 +1,148 @@
-"""The photon transfer line: variance against mean, over blocks that noise alone moves.
+"""The photon transfer line: variance against mean, over blocks in which only noise changes.
 
-Blocks are binned by an intensity that is predicted from other blocks and other frames. Binning by the noisy intensity
-itself would flatten the line by the read noise in it, and steepen it by the excess noise of a photomultiplier;
-a prediction that shares no noise with what it predicts (an instrument, in the statistician's sense) does neither.
+Blocks are binned by an intensity predicted from other blocks and other frames. Binning by the noisy intensity itself
+would bias the slope: read noise flattens it, and the excess noise of a photomultiplier steepens it. The prediction
+shares no noise with the block (it is an instrumental variable), which avoids both.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from .._typing import FloatArray
-from .blocks import BLOCK, ENERGY, Blocks, BlockStatistics, box
+from .._typing import AnyArray, FloatArray
+from .block_noise import BLOCK, MARGIN, BlockStatistics, box
+from .sampling import FloatImages
+from .sums import jackknife
 
 Mask = npt.NDArray[np.bool_]
 
-#: Bins of the photon transfer curve: most of them of equal count, the last ones ever rarer towards the bright end.
+#: Bin edges of the photon transfer curve: equal counts up to the 95th percentile, then halving towards the bright end.
 _QUANTILES = np.concatenate([np.linspace(0, 0.95, 40)[1:], 1 - 0.05 * 0.5 ** np.arange(1, 8)])
-#: Fewest block averages in a bin, and regions of the field of view for the jackknife (per axis).
+#: Minimum number of block averages in a bin, and jackknife regions per axis of the field of view.
 _FEWEST, _REGIONS = 40, 4
-#: Largest share of a block's variance that moving structure may add, as predicted, before the block is left out.
+_ENOUGH = 1 << 14  # approximate number of values used to compute quantiles
+#: Blocks are excluded if moving structure is predicted to add more than this share to their variance.
 _CONTAMINATION = 0.02
-#: Largest share of saturated counts around a block, in the other runs.
-_SATURATED = 0.002
-#: The variance in a division by it is at least this share of the typical one.
-_FLOOR = 0.05
+#: Largest usable share of counts at the lowest value, and of saturated counts: at the block's predicted intensity, or
+#: around the block in the other runs.
+DARK, SATURATED = 0.02, 0.002
+#: Prior standard deviation of the zero level about the clipping count [photons], and half the number of independent
+#: variances in a block average.
+_DARK_ERROR, _PRECISION = 0.05, 8.0
+_DARKEST = 0.03  # share of blocks in the darkest, separate brightness range
+_FLOOR = 0.05  # lower limit on a variance used as a divisor, relative to the typical one
 
 
 @dataclass(frozen=True)
 class Line:
-    """variance = gain * (mean - zero), with what it was fitted to.
+    """variance = gain * (mean - zero), with the bins it was fitted to; errors are jackknife standard errors."""
 
-    Attributes
-    ----------
-    gain, zero
-        [ADU per photon], [ADU].
-    gain_error, zero_error
-        Jackknife standard errors, same units.
-    bend
-        Change of the slope from the darkest to the brightest tenth of the pixels, in units of the slope.
-    bend_error
-        Its jackknife standard error.
-    mean, variance, count
-        The photon transfer curve: bin averages [ADU], [ADU^2] and number of block averages.
-    """
-
-    gain: float
-    zero: float
+    gain: float  # [ADU per photon]
+    zero: float  # [ADU]
     gain_error: float = np.inf
-    zero_error: float = np.inf
-    bend: float = 0.0
+    bend: float = 0.0  # relative change of slope from the 10th to the 90th percentile of blocks
     bend_error: float = np.inf
-    mean: FloatArray = field(default_factory=lambda: np.empty(0))
-    variance: FloatArray = field(default_factory=lambda: np.empty(0))
-    count: FloatArray = field(default_factory=lambda: np.empty(0))
+    mean: FloatArray = field(default_factory=lambda: np.empty(0))  # per bin of the photon transfer curve [ADU]
+    variance: FloatArray = field(default_factory=lambda: np.empty(0))  # [ADU^2]
+    count: FloatArray = field(default_factory=lambda: np.empty(0))  # block averages per bin
+    errors: FloatArray = field(default_factory=lambda: np.empty(0))  # standard errors of the variances [ADU^2]
 
     def at(self, mean: FloatArray) -> FloatArray:
-        """Variance that the line predicts [ADU^2], kept above a small share of the typical one."""
+        """Variance predicted by the line [ADU^2], at least a small share of the typical one."""
         typical = float((self.variance * self.count).sum() / max(self.count.sum(), 1))
-        predicted: FloatArray = np.maximum(self.gain * (mean - self.zero), max(_FLOOR * typical, 1e-30))
-        return predicted
+        return np.maximum(self.gain * (mean - self.zero), max(_FLOOR * typical, 1e-30))
 
 
 @dataclass(frozen=True)
 class Pool:
-    """The block averages of all sites, flattened, with the number of the jackknife region of each."""
+    """The block averages of all sites, flattened."""
 
-    mean: FloatArray
-    predicted: FloatArray
-    variance: dict[int, FloatArray]
+    mean: FloatArray  # [ADU]
+    predicted: FloatArray  # intensity predicted from other blocks and other frames [ADU]
+    variance: dict[str, FloatArray]  # by filter [ADU^2], and the "third" moment [ADU^3]
     lag2: FloatArray
     dark: FloatArray
     saturated: FloatArray
     usable: Mask
-    region: npt.NDArray[np.int64]
+    region: npt.NDArray[np.int64]  # jackknife region
+    run: npt.NDArray[np.int64]
+    pixel: FloatArray  # one count per block
+    around: FloatArray  # mean of the adjacent blocks in the other runs
 
 
-def pool(sites: list[BlockStatistics], *, same_run: bool) -> Pool:
-    """Put the blocks of all sites together and predict each block's intensity from all but itself.
+def pool(sites: list[BlockStatistics], frames: tuple[FloatImages, ...], *, same_run: bool) -> Pool:
+    """Combine the blocks of all sites, and predict each block's intensity from the others.
 
-    ``same_run`` says whether neighbours in the same frames may help: where the sample moves they must, but noise that
-    whole rows or frames share is in them too.
+    ``same_run`` also uses neighbours in the same frames. Moving samples need them, but they share row and frame noise.
     """
-    instruments, regions, usable = [], [], []
-    for site in sites:
-        runs, rows, columns = site.mean.shape
-        neighbours = ((9 * box(site.mean) - site.mean) / 8).astype(np.float32)
-        others = ((site.mean.sum(0) - site.mean) / (runs - 1)).astype(np.float32) if runs > 1 else neighbours
-        level = site.mean.mean((1, 2), keepdims=True)
-        level = np.broadcast_to(level - level.mean(), others.shape)
-        chosen = [others, box(others), level, level * (others - others.mean())]
-        chosen += [neighbours] if same_run else []
-        instruments.append(np.stack([x.ravel() for x in chosen], axis=1))
-        elsewhen = ((site.saturated.sum(0) - site.saturated) / max(runs - 1, 1)).astype(np.float32)
-        usable.append((site.usable & (box(elsewhen) < _SATURATED) & (site.saturated < 0.5)).ravel())
-        region = np.arange(rows)[:, None] * _REGIONS // rows * _REGIONS + np.arange(columns) * _REGIONS // columns
-        regions.append(np.broadcast_to(region, site.mean.shape).ravel())
-    mean = _flat([site.mean for site in sites])
-    allowed = np.concatenate(usable)
-    design = np.concatenate(instruments).astype(np.float64)
-    centre, weights = design.mean(0), allowed.astype(np.float64)
+    found = [_of_site(site, counts, same_run) for site, counts in zip(sites, frames, strict=True)]
+    columns: dict[str, Any] = {name: np.concatenate([each[name] for each in found]) for name in found[0]}
+    design = columns.pop("instruments").astype(np.float64)
+    centre, weights = design.mean(0), columns["usable"].astype(np.float64)
     spread = design.std(0) + 1e-12
     design = np.concatenate([(design - centre) / spread, np.ones((len(design), 1))], axis=1)
     normal = design.T @ (design * weights[:, None])
     normal[np.diag_indices(len(normal))] += 1e-9 * np.trace(normal) + 1e-30
-    predicted = design @ np.linalg.solve(normal, design.T @ (weights * mean))
-    return Pool(
-        mean,
-        predicted,
-        {order: _flat([site.variance[order] for site in sites]) for order in ENERGY},
-        _flat([site.variance_lag2 for site in sites]),
-        _flat([site.dark for site in sites]),
-        _flat([site.saturated for site in sites]),
-        allowed,
-        np.concatenate(regions),
-    )
+    predicted = design @ np.linalg.solve(normal, design.T @ (weights * columns["mean"]))
+    variance = {name: columns.pop(name) for name in sites[0].variance}
+    return Pool(predicted=predicted, variance=variance, **columns)
 
 
-def _flat(blocks: list[Blocks]) -> FloatArray:
-    return np.concatenate([x.ravel() for x in blocks]).astype(np.float64)
+def _of_site(site: BlockStatistics, counts: FloatImages, same_run: bool) -> dict[str, AnyArray]:
+    """Columns of :class:`Pool` for one site, plus the instruments that predict block intensity."""
+    runs, rows, columns = site.mean.shape
+    neighbours = ((9 * box(site.mean) - site.mean) / 8).astype(np.float32)
+    others = ((site.mean.sum(0) - site.mean) / (runs - 1)).astype(np.float32) if runs > 1 else neighbours
+    level = site.mean.mean((1, 2), keepdims=True)
+    level = np.broadcast_to(level - level.mean(), others.shape)
+    chosen = [others, box(others), level, level * (others - others.mean()), *([neighbours] if same_run else [])]
+    elsewhen = ((site.saturated.sum(0) - site.saturated) / max(runs - 1, 1)).astype(np.float32)
+    filled = site.variance["raw"].sum(0) == 0  # constant at all times
+    region = np.arange(rows)[:, None] * _REGIONS // rows * _REGIONS + np.arange(columns) * _REGIONS // columns
+    return {
+        "instruments": np.stack([x.ravel() for x in chosen], axis=1),
+        "usable": (site.usable & ~filled & (box(elsewhen) < SATURATED) & (site.saturated < 0.5)).ravel(),
+        "region": np.broadcast_to(region, site.mean.shape).ravel(),
+        "run": np.broadcast_to(np.arange(runs)[:, None, None], site.mean.shape).ravel(),
+        "pixel": counts[:, 0, MARGIN::BLOCK, MARGIN::BLOCK][:, :rows, :columns].ravel().astype(np.float64),
+        "around": ((9 * box(others) - others) / 8).ravel().astype(np.float64),
+        **{name: getattr(site, name).ravel().astype(np.float64) for name in ("mean", "lag2", "dark", "saturated")},
+        **{name: blocks.ravel().astype(np.float64) for name, blocks in site.variance.items()},
+    }
 
 
-def _straight(mean: FloatArray, variance: FloatArray, count: FloatArray) -> tuple[float, float, float]:
-    """Gain, zero and bend of bins weighted by the precision that the line itself predicts."""
+def _straight(
+    mean: FloatArray, variance: FloatArray, count: FloatArray, dark: float | None = None
+) -> tuple[float, float, float]:
+    """Fit gain, zero and bend by iteratively reweighted least squares; the line itself predicts the weights.
+
+    ``dark`` is a prior for the zero level [ADU], with a standard deviation of ``_DARK_ERROR`` photons.
+    """
     typical = float((variance * count).sum() / count.sum())
     expected = np.maximum(variance, _FLOOR * typical)
     gain = middle = level = 0.0
+    x, y = (mean, variance) if dark is None else (np.append(mean, dark), np.append(variance, 0.0))
     for _ in range(8):
         weights = count / expected**2
-        middle, level = float(weights @ mean / weights.sum()), float(weights @ variance / weights.sum())
-        spread = float(weights @ (mean - middle) ** 2)
+        all_weights = weights
+        if dark is not None:
+            slope = gain or float(weights @ variance / weights.sum()) / max(
+                float(weights @ mean / weights.sum()) - dark, 1e-9
+            )
+            all_weights = np.append(weights, 1 / (_PRECISION * (_DARK_ERROR * slope * slope) ** 2))
+        middle, level = float(all_weights @ x / all_weights.sum()), float(all_weights @ y / all_weights.sum())
+        spread = float(all_weights @ (x - middle) ** 2)
         if not spread > 0:
             return 0.0, middle, 0.0
-        gain = float(weights @ ((mean - middle) * (variance - level))) / spread
+        gain = float(all_weights @ ((x - middle) * (y - level))) / spread
         expected = np.maximum(level + gain * (mean - middle), _FLOOR * typical)
     if gain == 0:
         return 0.0, middle, 0.0
-    scale = np.sqrt(spread / weights.sum())
+    scale = np.sqrt(spread / all_weights.sum())
     x = (mean - middle) / scale
     design = np.stack([np.ones_like(x), x, x**2], axis=1)
     solution = np.linalg.lstsq(design * np.sqrt(weights)[:, None], variance * np.sqrt(weights), rcond=None)[0]
@@ -148,97 +152,110 @@ def _straight(mean: FloatArray, variance: FloatArray, count: FloatArray) -> tupl
     return gain, middle - level / gain, float(bend)
 
 
-def fit_line(blocks: Pool, keep: Mask, order: int = 2) -> Line | None:
-    """Fit the photon transfer line to the kept blocks, with jackknife errors over regions of the field of view.
+def _edges(values: FloatArray, quantiles: FloatArray) -> FloatArray:
+    """Edges at these quantiles, from a subsample of the values."""
+    return np.unique(np.quantile(values[:: max(1, len(values) // _ENOUGH)], quantiles))
 
-    None when there are too few blocks.
+
+def by_brightness(predicted: FloatArray) -> npt.NDArray[np.int64]:
+    """Brightness range of each block: the darkest blocks, then deciles."""
+    return np.searchsorted(_edges(predicted, np.append(_DARKEST, np.linspace(0, 1, 11)[1:-1])), predicted)
+
+
+def fit_line(blocks: Pool, keep: Mask, order: str = "fine 2", dark: float | None = None) -> Line | None:
+    """Fit the photon transfer line to the kept blocks, with jackknife errors over regions; None if too few blocks.
+
+    ``dark`` is the count at which the converter clips, which serves as a prior for the zero level [ADU].
     """
     if keep.sum() < 4 * _FEWEST:
         return None
     predicted = blocks.predicted[keep]
     many = len(predicted) > 100 * len(_QUANTILES)
-    quantiles = _QUANTILES if many else np.linspace(0, 1, max(4, len(predicted) // 100) + 1)[1:-1]
-    edges = np.unique(np.quantile(predicted, quantiles))
-    regions = _REGIONS**2
-    n_bins = len(edges) + 1
+    edges = _edges(predicted, _QUANTILES if many else np.linspace(0, 1, max(4, len(predicted) // 100) + 1)[1:-1])
+    regions, n_bins = _REGIONS**2, len(edges) + 1
     index = blocks.region[keep] * n_bins + np.searchsorted(edges, predicted)
-    sums = np.stack(
-        [
-            np.bincount(index, weights, regions * n_bins).reshape(regions, n_bins)
-            for weights in (None, blocks.mean[keep], blocks.variance[order][keep])
-        ]
-    )
+    values = (None, blocks.mean[keep], blocks.variance[order][keep])
+    sums = np.stack([np.bincount(index, each, regions * n_bins).reshape(regions, n_bins) for each in values])
     enough = sums[0].sum(0) >= _FEWEST
     if enough.sum() < 3:
         return None
     sums = sums[:, :, enough]
     count, mean, variance = _averages(sums.sum(1))
-    gain, zero, bend = _straight(mean, variance, count)
-    left_out = [
-        _straight(*np.take(_averages(sums.sum(1) - sums[:, r]), (1, 2, 0), axis=0))
-        for r in range(regions)
-        if sums[0, r].sum() > 0
-    ]
-    errors = np.full(3, np.inf)
-    if len(left_out) > 1:
-        deviations = np.array(left_out) - np.mean(left_out, axis=0)
-        errors = np.sqrt((len(left_out) - 1) / len(left_out) * (deviations**2).sum(0))
-    return Line(gain, zero, float(errors[0]), float(errors[1]), bend, float(errors[2]), mean, variance, count)
+    gain, zero, bend = _straight(mean, variance, count, dark)
+    others = [_averages(sums.sum(1) - sums[:, r]) for r in range(regions) if sums[0, r].sum() > 0]
+    errors, of_bins = np.full(3, np.inf), np.abs(variance)
+    if len(others) > 1:
+        errors = jackknife([_straight(each[1], each[2], each[0], dark) for each in others])
+        of_bins = jackknife([each[2] for each in others])
+    return Line(gain, zero, float(errors[0]), bend, float(errors[2]), mean, variance, count, of_bins)
 
 
 def _averages(sums: FloatArray) -> FloatArray:
-    """(count, mean, variance) of the bins from their sums; empty bins keep the count 0."""
+    """(count, mean, variance) per bin from sums; empty bins keep the count 0."""
     return np.stack([sums[0], sums[1] / np.maximum(sums[0], 1), sums[2] / np.maximum(sums[0], 1)])
 
 
-def still_blocks(blocks: Pool, sites: list[BlockStatistics], allowed: Mask) -> tuple[Mask, Line | None, float]:
-    """Blocks whose variance is noise, the line through them, and the largest contamination that had to be let in.
+def still_blocks(blocks: Pool, sites: list[BlockStatistics]) -> tuple[Mask, Line | None, float]:
+    """Return the blocks whose variance is noise, their line, and the contamination that had to be accepted.
 
-    Structure in the field of view shows as high-passed energy of the mean image, above what noise gives. The share of
-    it that reappears in the frame differences (because it moves, flickers or blinks) is measured, and blocks where
-    that would add more than 2 % to the variance are left out. The sums of frames alone decide, and the share is one
-    number, so that the choice does not bias the variance of photon counts.
+    Structure shows as high-passed energy of the mean image in excess of noise. The share of it that reappears in frame
+    differences (because it moves, flickers or blinks) is measured. Blocks in which it would add more than 2 % to the
+    variance are excluded. The choice depends only on frame sums and this one share, so it does not bias the variance
+    of photon counts.
     """
+    allowed = unsaturated(blocks)
     keep, line, worst = allowed, fit_line(blocks, allowed), 0.0
     for step in range(4):
         if line is None or not line.gain > 0:
             return keep, line, worst
         expected = line.at(blocks.mean)
-        excess = np.empty_like(expected)
-        start = 0
-        for site in sites:
-            part = slice(start, start + site.mean.size)
-            shape = site.mean.shape
-            weights = site.usable + np.float32(1e-9)
-            noise = box((expected[part].astype(np.float32).reshape(shape) * weights).sum(0) / weights.sum(0))
-            ratio = box((site.structure * weights).sum(0) / weights.sum(0)) / noise - 1
-            excess[part] = np.broadcast_to(ratio, site.mean.shape).ravel()
-            start += site.mean.size
-        excess = np.clip(excess, 0, 20)
+        excess = np.clip(_structure(sites, expected), 0, 20)
         if step == 0:
-            share = np.inf
-            keep = allowed & (excess <= np.quantile(excess[allowed], 0.4))
+            keep = allowed & (excess <= np.quantile(excess[allowed][::4], 0.4))
         else:
-            surplus = (blocks.variance[2] / expected - 1)[allowed]
+            surplus = (blocks.variance["fine 2"] / expected - 1)[allowed]
             share = max(0.0, float(surplus @ excess[allowed]) / max(float(excess[allowed] @ excess[allowed]), 1e-12))
             contamination = share * excess
-            limit = max(_CONTAMINATION, float(np.quantile(contamination[allowed], 0.1)))
+            limit = max(_CONTAMINATION, float(np.quantile(contamination[allowed][::4], 0.1)))
             keep, worst = allowed & (contamination <= limit), limit if limit > _CONTAMINATION else 0.0
         line = fit_line(blocks, keep)
     return keep, line, worst
 
 
-def energy_ratios(blocks: Pool, keep: Mask) -> dict[str, float]:
-    """Variance by other filters and at lag 2, divided by the one of order 2 between neighbours; 1 for white noise."""
-    reference = blocks.variance[2][keep].mean()
-    ratios = {f"order {order}": float(blocks.variance[order][keep].mean() / reference) for order in (1, 3, 4)}
-    return ratios | {"lag 2": float(blocks.lag2[keep].mean() / reference)}
+def _structure(sites: list[BlockStatistics], expected: FloatArray) -> FloatArray:
+    """High-passed energy of the mean image around each block in excess of noise, relative to the noise."""
+    found, start = [], 0
+    for site in sites:
+        noise, start = expected[start : start + site.mean.size], start + site.mean.size
+        weights = site.usable + np.float32(1e-9)
+        of_noise = box((noise.astype(np.float32).reshape(site.mean.shape) * weights).sum(0) / weights.sum(0))
+        ratio = box((site.structure * weights).sum(0) / weights.sum(0)) / of_noise - 1
+        found.append(np.broadcast_to(ratio, site.mean.shape).ravel())
+    return np.concatenate(found).astype(np.float64)
 
 
-def curve_points(line: Line, base: float) -> tuple[tuple[float, float, int], ...]:
-    """The photon transfer curve for keeping: five digits are more than the noise leaves."""
-    order = np.argsort(line.mean)
-    return tuple(
-        (float(f"{line.mean[i] + base:.7g}"), float(f"{line.variance[i]:.5g}"), int(line.count[i]) * BLOCK**2)
-        for i in order
-    )
+def marked(share: FloatArray, blocks: Pool, keep: Mask, limit: float) -> Mask:
+    """Mask of blocks at predicted intensities where more than a share ``limit`` of the counts is marked.
+
+    Selecting by predicted intensity, not by the block's own counts, keeps the choice independent of its noise.
+    """
+    if not share.any() or not keep.any():
+        return np.zeros_like(keep)
+    edges = _edges(blocks.predicted[keep], np.linspace(0, 1, 65)[1:-1])
+    index = np.searchsorted(edges, blocks.predicted)
+    count = np.bincount(index[keep], minlength=64)
+    return np.asarray((np.bincount(index[keep], share[keep], 64) / np.maximum(count, 1) > limit)[index])
+
+
+def unsaturated(blocks: Pool) -> Mask:
+    """Mask of usable blocks at predicted intensities where almost no counts saturate."""
+    return blocks.usable & ~marked(blocks.saturated, blocks, blocks.usable, SATURATED)
+
+
+def curve_points(line: Line, base: float) -> tuple[tuple[float, float, float], ...]:
+    """The photon transfer curve for storage, rounded to digits beyond its noise."""
+    points = zip(line.mean + base, line.variance, line.errors, strict=True)
+    rounded = [
+        (float(f"{mean:.7g}"), float(f"{variance:.5g}"), float(f"{error:.3g}")) for mean, variance, error in points
+    ]
+    return tuple(rounded[i] for i in np.argsort(line.mean))

@@ -1,6 +1,6 @@
-"""Whole-pixel alignment of the frames of a run, so that sharp structure that moves does not pass for noise.
+"""Align the frames of a run, so that moving structure is not mistaken for noise.
 
-Whole pixels only: interpolation would mix the noise of neighbouring pixels.
+Shifts are whole pixels, because interpolation would mix the noise of neighbouring pixels.
 """
 
 from __future__ import annotations
@@ -9,32 +9,22 @@ import numpy as np
 
 from .sampling import FloatImages
 
-#: Largest shift that is looked for [pixels], and the largest part of a frame that is correlated.
-_REACH, _WINDOW = 16, 256
-#: How far a correlation must exceed the one without shift, in its standard deviations for unrelated frames. The best of
-#: about 1000 shifts exceeds it by 4.7 by chance alone.
+_REACH, _WINDOW = 16, 256  # largest shift searched, and largest side of the correlated window [pixels]
+#: Required excess of a correlation over that at zero shift, in its standard deviations for unrelated frames. By chance
+#: alone, the best of about 1000 shifts exceeds it by 4.7.
 _EVIDENCE = 6.5
 
 
 def align(run: FloatImages) -> tuple[FloatImages, int]:
-    """Shift frames onto the first one where their cross-correlation says that they moved.
+    """Shift frames (frames, height, width) onto the first one if their cross-correlation shows motion.
 
-    Parameters
-    ----------
-    run
-        Shape (frames, height, width).
-
-    Returns
-    -------
-    aligned
-        Same shape; the frames themselves if nothing moved. Shifted frames wrap around.
-    border
-        Width of the frame's rim that holds wrapped pixels.
+    Also return the width of the rim into which shifted frames wrap around.
     """
     height, width = run.shape[1:]
-    reach = min(_REACH, height // 4, width // 4)
-    top, left = max(0, (height - _WINDOW) // 2), max(0, (width - _WINDOW) // 2)
-    window = run[:, top : top + _WINDOW, left : left + _WINDOW]
+    rows, columns = (min(_WINDOW, 1 << n.bit_length() - 1) for n in (height, width))  # powers of two, for the FFT
+    reach = min(_REACH, rows // 4, columns // 4)
+    top, left = (height - rows) // 2, (width - columns) // 2
+    window = run[:, top : top + rows, left : left + columns]
     window = window - window.mean(axis=(1, 2), keepdims=True)
     spectra = np.fft.rfft2(window)
     deviation = window.std(axis=(1, 2)) * np.sqrt(np.sqrt(window[0].size))

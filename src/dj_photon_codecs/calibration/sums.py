@@ -1,13 +1,14 @@
-"""Gain from the sums of frames alone, for movies without contrast.
+"""Gain from pairs of frames, for movies without contrast.
 
-Where all pixels are equally bright, variance and mean give one point and no line. For pure photon counts the line can
-still be had, pixel by pixel: given the sum s of two frames, their difference d has E[d^2 | s] = g (s - 2 z) and
-E[d^4 | s] = 3 g^2 (s - 2 z)^2 - 2 g^3 (s - 2 z) (the binomial law). The second identity tells whether the first may
-be used: read noise, excess noise and clipping break it.
+If all pixels are equally bright, variance and mean give one point and no line. Pure photon counts still give a line,
+pixel by pixel: given the sum s of two frames, their difference d has E[d^2 | s] = g (s - 2 z) and
+E[d^4 | s] = 3 g^2 (s - 2 z)^2 - 2 g^3 (s - 2 z) (binomial law). The second identity tests whether the first applies:
+read noise, excess noise and clipping break it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,14 +19,19 @@ from .sampling import FloatImages
 
 @dataclass(frozen=True)
 class SumLine:
-    """Gain and zero [ADU] with jackknife errors; ``purity`` is 1 for pure photon counts."""
+    """Gain [ADU per photon] and zero [ADU] with jackknife errors; ``purity`` is 1 for pure photon counts."""
 
     gain: float
     zero: float
     gain_error: float
-    zero_error: float
     purity: float
     purity_error: float
+
+
+def jackknife(left_out: Sequence[object]) -> FloatArray:
+    """Jackknife standard errors from leave-one-out estimates."""
+    values = np.array(left_out, np.float64)
+    return np.asarray(np.sqrt((len(values) - 1) / len(values) * ((values - values.mean(0)) ** 2).sum(0)))
 
 
 def _line(moments: FloatArray) -> FloatArray:
@@ -41,22 +47,20 @@ def _line(moments: FloatArray) -> FloatArray:
 
 
 def fit_sums(sites: tuple[FloatImages, ...]) -> SumLine:
-    """Fit the identities to all sampled pairs of neighbouring frames; the jackknife leaves out bands of rows."""
+    """Fit the identities to pairs of neighbouring frames; the jackknife leaves out bands of rows."""
     bands = 16
     moments = np.zeros((bands, 6))
     for site in sites:
-        edges = np.linspace(0, site.shape[2], bands + 1).round().astype(int)
+        band = np.arange(site.shape[2]) * bands // site.shape[2]
         for run in site:
             for first, second in ((run[0], run[1]), (run[2], run[3])):
-                s, d2 = first + second, (second - first) ** 2
-                for band in range(bands):
-                    rows = slice(edges[band], edges[band + 1])
-                    x, y = s[rows].astype(np.float64).ravel(), d2[rows].astype(np.float64).ravel()
-                    moments[band] += (x.size, x.sum(), x @ x, y.sum(), y @ x, y @ y)
+                x, y = (first + second).astype(np.float64), (second - first).astype(np.float64)
+                y *= y
+                ones = np.full(len(x), float(x.shape[1]))
+                squares, mixed, fourth = (np.einsum("rc,rc->r", a, b) for a, b in ((x, x), (y, x), (y, y)))
+                np.add.at(moments, band, np.stack([ones, x.sum(1), squares, y.sum(1), mixed, fourth], axis=1))
     moments = moments[moments[:, 0] > 0]
     whole = moments.sum(0)
     gain, zero, purity = _line(whole)
-    left_out = np.array([_line(whole - band) for band in moments])
-    spread = ((left_out - left_out.mean(0)) ** 2).sum(0)
-    errors = np.sqrt((len(moments) - 1) / len(moments) * spread)
-    return SumLine(gain, zero, float(errors[0]), float(errors[1]), purity, float(errors[2]))
+    gain_error, _, purity_error = jackknife([_line(whole - band) for band in moments])
+    return SumLine(gain, zero, float(gain_error), purity, float(purity_error))

@@ -1,8 +1,7 @@
-"""The command itself: its subcommands, and what becomes of errors, warnings and interruptions."""
+"""The command itself: its subcommands, and how errors, warnings and interruptions are reported."""
 
 from __future__ import annotations
 
-import os
 import re
 import sys
 import traceback
@@ -12,18 +11,27 @@ from typing import Any
 
 import click
 
-from ..errors import PhotonCodecError
+from .._system import Terminated, ends_in_order
+from ..errors import DamagedChunkError, MissingChunkError, OccupiedError, PhotonCodecError, StorageError
+from .check import audit, verify
 from .compare import benchmark, demo, fidelity
-from .look import calibrate, info, verify
-from .move import export, write
+from .inspect import calibrate, info, inspect
+from .output import ALREADY_THERE, CHECK_FAILED, INTERRUPTED, UNREACHABLE, USAGE, Failure, standard_streams
+from .recover import recover
+from .survey import survey
+from .transfer import export, write
 
-#: Exit codes: the answer is no; wrong usage, or an error that the user can mend; Ctrl-C.
-NO, FAILED, INTERRUPTED = 1, 2, 130
+#: Commands that change something, and have done so even if their report cannot be printed.
+_DEEDS = {"export", "recover", "write"}
 
-#: Arguments of the library that its messages recommend, and the options that they are here.
-_OPTIONS = {"conversion_gain": "--gain", "zero_level": "--zero-level", "signed": "--signed"} | {
-    name: f"--{name}" for name in ("channel", "planes", "dataset", "axes", "shape", "dtype", "offset")
-}
+#: Errors of the operating system that come from a mistyped path.
+_MISNAMED = FileNotFoundError | NotADirectoryError | IsADirectoryError | FileExistsError
+
+#: What to do without access keys.
+_REMEDY = (
+    ". Set access keys (AWS_PROFILE, AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY...), or FSSPEC_S3_ANON=true to read a "
+    "public bucket"
+)
 
 _HELP = """Store movies of photon counts several times smaller, within their own noise.
 
@@ -47,15 +55,17 @@ The numbers:
 
 \b
 Exit codes:
-  0    well
-  1    the answer is no: damaged, not reliable, not within the bound
-  2    wrong usage, or an error that you can mend; one line on stderr says how
-  130  interrupted (Ctrl-C); nothing is left behind
+  0    done
+  1    the check failed: damaged, noise unknown, not within the bound
+  2    usage error, or a movie that cannot be stored; one line on stderr says what to do
+  3    already there: the destination is not empty, or is being written to
+  4    the storage cannot be reached, read or written
+  130  interrupted (Ctrl-C), 143 terminated, 129 hung up; nothing is left behind
 """
 
 
 class _App(click.Group):
-    """The group of commands; whatever goes wrong in one becomes a line on stderr."""
+    """The group of commands; a failure of any of them becomes a line on stderr."""
 
     def invoke(self, ctx: click.Context) -> Any:
         with warnings.catch_warnings():
@@ -63,20 +73,15 @@ class _App(click.Group):
             told: set[str] = set()
             warnings.showwarning = lambda message, *_, **__: _warn(message, told)
             try:
-                result = super().invoke(ctx)
-                sys.stdout.flush()  # a reader that went away is noticed here, and not by the interpreter at its end
-                return result
+                return super().invoke(ctx)
             except (click.ClickException, click.exceptions.Exit, click.Abort, KeyboardInterrupt):
                 raise
-            except BrokenPipeError as error:
-                _forget_stdout()
-                raise click.ClickException("what reads the output went away") from error
-            except Exception as error:  # the outermost place: a user is told of anything in one line
-                raise click.ClickException(_sentence(error)) from error
+            except Exception as error:  # the outermost place: any error becomes one line
+                raise Failure(_sentence(error), _code(error)) from error
 
 
 def _warn(message: Warning | str, told: set[str]) -> None:
-    """A warning as one line on stderr, once."""
+    """Print a warning as one line on stderr, once."""
     text = f"warning: {_with_options(_one_line(str(message)))}"
     if text not in told:
         told.add(text)
@@ -84,28 +89,39 @@ def _warn(message: Warning | str, told: set[str]) -> None:
 
 
 def _sentence(error: Exception) -> str:
-    """What happened: our own errors say it all, those of others are named."""
+    """What happened: the text of our own errors, and the name of others."""
     text = _one_line("; ".join([str(error), *getattr(error, "__notes__", [])]))
     if isinstance(error, PhotonCodecError | ImportError):
-        return _with_options(text)
+        return _with_options(text) + (_REMEDY if "NoCredentialsError" in text else "")
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
     return f"unexpected {type(error).__name__}: {text} (--debug shows where it arose)"
 
 
+def _code(error: Exception) -> int:
+    """The exit code that an error has."""
+    if isinstance(error, MissingChunkError | DamagedChunkError):
+        return CHECK_FAILED
+    if isinstance(error, OccupiedError):  # by a writer that started in the meantime
+        return ALREADY_THERE
+    if isinstance(error, StorageError):
+        return UNREACHABLE
+    if isinstance(error, OSError) and not isinstance(error, _MISNAMED | PhotonCodecError):
+        return UNREACHABLE
+    return USAGE
+
+
 def _with_options(text: str) -> str:
-    """A message of the library, with the options that the arguments it speaks of have here."""
-    spoken = dict.fromkeys(_OPTIONS[name] for name in re.findall(r"\b(\w+)=", text) if name in _OPTIONS)
+    """A message of the library, with the options of this command for the arguments that it names."""
+    context = click.get_current_context()
+    command = app.commands.get(context.invoked_subcommand or "", context.command)
+    options = {one.name: one.opts[-1] for one in command.params if isinstance(one, click.Option)}
+    spoken = dict.fromkeys(options[name] for name in re.findall(r"\b(\w+)=", text) if name in options)
     return f"{text} (here: {', '.join(spoken)})" if spoken else text
 
 
 def _one_line(text: str) -> str:
     return " ".join(text.split())
-
-
-def _forget_stdout() -> None:
-    """Let the interpreter flush what is left to nowhere: it would report the broken pipe again."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 @click.group(cls=_App, help=_HELP, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -135,7 +151,7 @@ def completion(shell: str) -> int:
 #: The variable by which a shell asks click for completions of ``dj-photon``.
 _COMPLETE = "_DJ_PHOTON_COMPLETE"
 
-for _command in (info, calibrate, write, verify, export, fidelity, benchmark, demo):
+for _command in (survey, info, inspect, calibrate, write, verify, audit, recover, export, fidelity, benchmark, demo):
     app.add_command(_command)
 
 
@@ -150,20 +166,38 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        The exit code: 0 well, 1 when the answer is no, 2 after an error, 130 after Ctrl-C.
+        The exit code: 0 done, 1 the check failed, 2 usage error, 3 already there, 4 storage unreachable, 130 after
+        Ctrl-C, 143 and 129 after SIGTERM and SIGHUP.
     """
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
+    with standard_streams() as output, ends_in_order():
+        code = _run(arguments)
+        output.flush()
+        if output.error is not None:
+            done = code == 0 and arguments[0] in _DEEDS
+            text = f"the output could not be written: {_sentence(output.error)}"
+            click.echo(f"warning: {text}; {arguments[0]} is done all the same" if done else f"error: {text}", err=True)
+            return code if done else code or UNREACHABLE
+        return code
+
+
+def _run(arguments: list[str]) -> int:
+    """Run a command, and report failures on stderr."""
     debug = "--debug" in arguments
     try:
         return int(app.main(arguments, "dj-photon", complete_var=_COMPLETE, standalone_mode=False) or 0)
     except click.Abort:
         click.echo("interrupted", err=True)
         return INTERRUPTED
+    except Terminated as error:
+        click.echo("terminated", err=True)
+        return int(error.args[0])
     except click.UsageError as error:
         name = error.ctx.command_path if error.ctx else "dj-photon"
         click.echo(f"error: {_one_line(error.format_message())} ({name} --help)", err=True)
+        return USAGE
     except click.ClickException as error:
         if debug:
             traceback.print_exception(error.__cause__ or error)
-        click.echo(f"error: {error.format_message()}", err=True)
-    return FAILED
+        click.echo(f"error: {_one_line(error.format_message())}", err=True)
+        return error.code if isinstance(error, Failure) else USAGE

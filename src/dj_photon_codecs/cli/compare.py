@@ -13,27 +13,28 @@ from typing import Any
 
 import click
 
-from .options import PLACE, Watched, debug_option, json_option, opened, print_facts, print_json, source_options
+from .options import NOISE, PLACE, SOURCE, Watched, argument, command, opened, option
+from .output import CHECK_FAILED, columns, report
 
 #: Noise of the simulated movie: conversion gain [ADU/photon] and zero level [ADU].
 _GAIN, _ZERO = 10.0, 100.0
 
 
-@click.command(short_help="Compare a stored movie with the raw one.")
-@click.argument("raw", type=PLACE)
-@click.argument("stored", type=PLACE)
-@click.option("--plot", type=PLACE, help="Draw the report to FILE.png, FILE.svg or FILE.pdf (extra viz).")
-@source_options
-@json_option
-@debug_option
+@command(
+    "Compare a stored movie with the raw one.",
+    argument("raw"),
+    argument("stored"),
+    option("--plot", "Draw the report to FILE.png, FILE.svg or FILE.pdf (extra viz).", type=PLACE),
+    *SOURCE,
+)
 def fidelity(raw: str, stored: str, plot: str | None, as_json: bool, **which: Any) -> int:
     """Compare the STORED movie with the RAW one that it was written from.
 
     By intensity: the bias (of the mean, in noise standard deviations), the variance added (in % of the noise variance),
-    and the largest change of a count. Then whether what was taken away is noise, and how near the size comes to the
-    least that coding the rounded noise takes.
+    and the largest change of a count. Then whether the difference is noise, and how close the size comes to the
+    minimum for the rounded noise.
 
-    Exit code 1 when a count changed by more than half a step of its noise and half a count.
+    Exit code 1 if a count changed by more than half a step of its noise and half a count.
 
     \b
     dj-photon fidelity scan.tif scan.zarr
@@ -44,25 +45,17 @@ def fidelity(raw: str, stored: str, plot: str | None, as_json: bool, **which: An
 
     handle = open_movie(stored)
     with opened(raw, **which) as counts, Watched(counts, "comparing", passes=2) as watched:
-        report = fidelity_report(watched, handle)
+        found = fidelity_report(watched, handle)
     if plot is not None:
-        report.plot(plot)
-    if as_json:
-        print_json(report.to_dict())
-    else:
-        click.echo(str(report))
-    return 0 if report.within_bound else 1
+        found.plot(plot)
+    report(as_json, found.to_dict(), str(found))
+    return 0 if found.within_bound else CHECK_FAILED
 
 
 def simulated(frames: int, size: int) -> tuple[Any, Any]:
-    """A simulated recording: cells that flash on an uneven background, shot noise, a pedestal.
+    """A simulated recording, uint16 (frames, size, size), and its noise-free means, float32 [ADU].
 
-    Returns
-    -------
-    counts
-        uint16, shape (frames, size, size) [ADU].
-    means
-        What was to be expected of each, float32 [ADU].
+    Cells that flash on an uneven background, shot noise, a pedestal.
     """
     import numpy as np
 
@@ -83,16 +76,10 @@ def simulated(frames: int, size: int) -> tuple[Any, Any]:
 
 @dataclass(frozen=True)
 class _Cost:
-    """What storing costs.
+    """The cost of storing: ratio of bytes, speed in 10^6 bytes of counts a second, latency of one random frame.
 
-    Attributes
-    ----------
-    ratio
-        Bytes of counts per byte stored, documents included.
-    write_mb_s, read_mb_s
-        10^6 bytes of counts a second; writing includes measuring the noise.
-    random_frame_ms
-        Milliseconds for one frame at a random place, of a movie just opened.
+    The stored size includes documents, writing includes measuring the noise, and the random frame is read from a movie
+    just opened.
     """
 
     ratio: float
@@ -121,22 +108,30 @@ def _cost(write: Callable[[Path], object], read: Callable[[Path], Any], counts: 
     return _Cost(counts.nbytes / size, megabytes / writing, megabytes / reading, 1e3 * statistics.median(frames))
 
 
-@click.command(short_help="Measure sizes and speeds on this machine.")
-@click.argument("movie", type=PLACE, required=False)
-@click.option("--frames", type=click.IntRange(min=3), default=300, show_default=True, help="How many, from the first.")
-@click.option(
-    "--size", type=click.IntRange(min=16), default=256, show_default=True, help="Pixels a side of the simulated movie."
+@command(
+    "Measure sizes and speeds on this machine.",
+    argument("movie", required=False),
+    option("--frames", "How many, from the first.", 300, type=click.IntRange(min=3)),
+    option("--size", "Pixels a side of the simulated movie.", 256, type=click.IntRange(min=16)),
+    option("--repeat", "Repetitions; medians are reported.", 3, type=click.IntRange(min=1)),
+    *NOISE,
+    *SOURCE,
 )
-@click.option("--repeat", type=click.IntRange(min=1), default=3, show_default=True, help="Repetitions; medians count.")
-@source_options
-@json_option
-@debug_option
-def benchmark(movie: str | None, frames: int, size: int, repeat: int, as_json: bool, **which: Any) -> int:
+def benchmark(
+    movie: str | None,
+    frames: int,
+    size: int,
+    repeat: int,
+    conversion_gain: float | None,
+    zero_level: float | None,
+    as_json: bool,
+    **which: Any,
+) -> int:
     """Measure on this machine how small and how fast MOVIE is stored, or a simulated one.
 
-    The profiles standard, dense and portable, and beside them lossless Zarr (Blosc with Zstd and bit-shuffle, in chunks
-    of the same shape) in the same run, by turns. On a disk, in the folder for temporary files. The frames are in
-    memory: 300 of 512 x 512 take 160 MB.
+    Compares the profiles standard, dense and portable with lossless Zarr (Blosc with Zstd and bit-shuffle, in chunks
+    of the same shape) in the same run, by turns, in the folder for temporary files. The frames are in memory: 300 of
+    512 x 512 take 160 MB. A movie that is stored already keeps its noise model.
 
     \b
     ratio         bytes of the movie per byte stored
@@ -149,29 +144,35 @@ def benchmark(movie: str | None, frames: int, size: int, repeat: int, as_json: b
     """
     import numpy as np
 
+    from .. import PhotonArray, PhotonMovie
+
+    noise = PhotonMovie(None, conversion_gain=conversion_gain, zero_level=zero_level).noise_model()
     if movie is None:
         counts, _ = simulated(frames, size)
     else:
         with opened(movie, **which) as found:
             counts = np.array(found[: min(frames, found.shape[0])])
-    costs = _costs(counts, repeat)
-    if as_json:
-        rows = [{"name": name, **asdict(cost)} for name, cost in costs.items()]
-        print_json({"shape": counts.shape, "dtype": str(counts.dtype), "repeat": repeat, "rows": rows})
-        return 0
+            if noise is None and isinstance(found, PhotonArray) and found.record is not None:
+                noise = found.calibration
+    costs = _costs(counts, repeat, noise)
     shape = " x ".join(map(str, counts.shape))
-    click.echo(f"{movie or 'simulated movie'}: {shape} {counts.dtype}, {counts.nbytes / 1e6:.1f} MB\n")
-    click.echo(f"{'':<24} {'ratio':>7} {'write':>11} {'read':>11} {'random frame':>13}")
+    lines = [
+        f"{movie or 'simulated movie'}: {shape} {counts.dtype}, {counts.nbytes / 1e6:.1f} MB\n",
+        f"{'':<24} {'ratio':>7} {'write':>11} {'read':>11} {'random frame':>13}",
+    ]
     for name, cost in costs.items():
-        click.echo(
+        lines.append(
             f"{name:<24} {cost.ratio:>7.2f} {cost.write_mb_s:>6.0f} MB/s {cost.read_mb_s:>6.0f} MB/s "
             f"{cost.random_frame_ms:>10.1f} ms"
         )
+    rows = [{"name": name, **asdict(cost)} for name, cost in costs.items()]
+    document = {"shape": counts.shape, "dtype": str(counts.dtype), "repeat": repeat, "rows": rows}
+    report(as_json, document, "\n".join(lines))
     return 0
 
 
-def _costs(counts: Any, repeat: int) -> dict[str, _Cost]:
-    """Every way of storing, by turns; the first turn is not counted: it loads and compiles."""
+def _costs(counts: Any, repeat: int, noise: Any) -> dict[str, _Cost]:
+    """All ways of storing, by turns; the first turn, which loads and compiles, is not counted."""
     import zarr
     from tqdm import tqdm
     from zarr.codecs import BloscCodec
@@ -184,14 +185,14 @@ def _costs(counts: Any, repeat: int) -> dict[str, _Cost]:
         array[:] = counts
 
     ways: dict[str, tuple[Callable[[Path], object], Callable[[Path], Any]]] = {
-        profile: (partial(write_movie, movie=counts, profile=profile, progress=False), open_movie)
+        profile: (partial(write_movie, movie=counts, calibration=noise, profile=profile, progress=False), open_movie)
         for profile in ("standard", "dense", "portable")
     }
     ways["zarr lossless (Blosc)"] = (write_plain, partial(zarr.open_array, mode="r"))
     found: dict[str, list[_Cost]] = {name: [] for name in ways}
     bar = tqdm(desc="measuring", total=(repeat + 1) * len(ways), disable=None, leave=False)
     with bar, tempfile.TemporaryDirectory() as place:
-        chunks = write_movie(Path(place) / "first", counts, progress=False).chunks
+        chunks = write_movie(Path(place) / "first", counts, calibration=noise, progress=False).chunks
         for turn in range(repeat + 1):
             for name, (write, read) in ways.items():
                 with tempfile.TemporaryDirectory(dir=place) as folder:
@@ -205,9 +206,7 @@ def _costs(counts: Any, repeat: int) -> dict[str, _Cost]:
     }
 
 
-@click.command(short_help="Simulate, write, read back and report; needs nothing.")
-@json_option
-@debug_option
+@command("Simulate, write, read back and report; needs nothing.")
 def demo(as_json: bool) -> int:
     """Simulate a movie, write it, read it back, and report; needs no file and no database.
 
@@ -230,17 +229,12 @@ def demo(as_json: bool) -> int:
         stored = open_movie(path)
         frame = _seconds(lambda: stored[17])
         reading = _seconds(lambda: open_movie(path)[:])
-        report, checked = fidelity_report(counts, stored, means=means), stored.verify()
+        quality, checked = fidelity_report(counts, stored, means=means), stored.verify()
     noise = stored.calibration
-    if as_json:
-        result = {"true_gain": _GAIN, "true_zero_level": _ZERO, "calibration": noise.to_dict(), "verified": checked.ok}
-        times = {"write_seconds": writing, "read_seconds": reading, "random_frame_seconds": frame}
-        print_json(result | times | {"fidelity": report.to_dict()})
-        return 0 if checked and report.within_bound else 1
-    bound = f"{'within' if report.within_bound else 'NOT within'} the bound (0.25, and half a count)"
-    added = 100 * sum((each.inflation or 0) * each.pixels for each in report.bins) / counts.size
+    bound = f"{'within' if quality.within_bound else 'NOT within'} the bound (0.25, and half a count)"
+    added = 100 * sum((each.inflation or 0) * each.pixels for each in quality.bins) / counts.size
     # an even error of a step, at the noise that the codec goes by: that of 3/8 photons more
-    expected = 100 * report.nominal_inflation * float(np.mean(1 + 0.375 / ((means - _ZERO) / _GAIN)))
+    expected = 100 * quality.nominal_inflation * float(np.mean(1 + 0.375 / ((means - _ZERO) / _GAIN)))
     facts = [
         *array_facts(counts.shape, counts.dtype),
         ("gain", f"{noise.conversion_gain:.3f} ADU/photon measured, {_GAIN:g} simulated"),
@@ -248,11 +242,15 @@ def demo(as_json: bool) -> int:
         ("size", f"{size_text(counts.nbytes)}, stored in {size_text(counts.nbytes / stored.compression_ratio)}: "
                  f"{stored.compression_ratio:.3g} times smaller"),
         ("time", f"write {writing:.2f} s, read {reading:.2f} s, first frame {1e3 * frame:.0f} ms"),
-        ("error", f"largest {report.largest_error:.2f} noise standard deviations of a count, {bound}"),
+        ("error", f"largest {quality.largest_error:.2f} noise standard deviations of a count, {bound}"),
         ("variance", f"{added:.1f} % of that of the noise added, {expected:.1f} % expected"),
         ("verified", str(checked)),
     ]  # fmt: skip
-    print_facts(facts)
-    click.echo(f"\nphoton transfer curve:\n{transfer_curve_text(noise)}")
-    click.echo("\nNow with your own: dj-photon calibrate MOVIE, dj-photon write MOVIE NEW_FOLDER")
-    return 0 if checked and report.within_bound else 1
+    text = (
+        f"{columns(facts)}\n\nphoton transfer curve:\n{transfer_curve_text(noise)}\n\n"
+        "Now with your own: dj-photon calibrate MOVIE, dj-photon write MOVIE NEW_FOLDER"
+    )
+    result = {"true_gain": _GAIN, "true_zero_level": _ZERO, "calibration": noise.to_dict(), "verified": checked.ok}
+    times = {"write_seconds": writing, "read_seconds": reading, "random_frame_seconds": frame}
+    report(as_json, result | times | {"fidelity": quality.to_dict()}, text)
+    return 0 if checked and quality.within_bound else CHECK_FAILED

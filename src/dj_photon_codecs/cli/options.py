@@ -1,66 +1,118 @@
-"""What several commands share: options, how a movie is opened, how results are printed."""
+"""The options of all commands, in one table, and how a movie is opened with them."""
 
 from __future__ import annotations
 
-import json
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import click
 
-Command = TypeVar("Command", bound=Callable[..., Any])
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 #: A file, a folder or a URL; shells complete it as a path.
 PLACE = click.Path()
-
+#: Profiles of which sizes are estimated, and all that can be written.
+ESTIMATED = ("standard", "dense", "portable", "lossless")
+PROFILES = (*ESTIMATED, "anscombe-v1")
 #: Seconds of work before a progress bar appears.
 _PATIENCE = 2.0
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else.")
-debug_option = click.option(
-    "--debug", is_flag=True, expose_value=False, help="Show the traceback of an error, not its line alone."
+
+def _numbers(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    """``0,2,3`` as numbers."""
+    try:
+        return None if text is None else tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a list of whole numbers, such as 0,2,3") from None
+
+
+def _frames(_: click.Context, __: click.Parameter, text: str | None) -> slice:
+    """``START:STOP`` as a slice; either may be left out, and negative ones count from the end."""
+    try:
+        start, stop = (int(number) if number.strip() else None for number in (text or ":").split(":"))
+    except ValueError:
+        raise click.BadParameter(f"{text!r} is not a range of frames START:STOP, such as 100:200") from None
+    return slice(start, stop)
+
+
+def plot_file(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Refuse an unknown kind of picture before anything is measured."""
+    if value is not None and Path(value).suffix.lower() not in (".svg", ".png", ".pdf"):
+        raise click.BadParameter(f"{value!r} must end in .svg, .png or .pdf")
+    return value
+
+
+def flag(name: str, text: str, **settings: Any) -> Decorator:
+    """A switch, which is off by default."""
+    return click.option(name, is_flag=True, help=text, **settings)
+
+
+def option(name: str, text: str, default: Any = None, **settings: Any) -> Decorator:
+    """An option; a default is shown in its help."""
+    return click.option(name, help=text, default=default, show_default=default is not None, **settings)
+
+
+JSON: Decorator = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else.")
+DEBUG = flag("--debug", "Show the traceback of an error, not its line alone.", expose_value=False)
+JOBS = option("--jobs", "Movies checked at a time.", 1, type=click.IntRange(min=1))
+
+#: Noise model.
+GAIN: Decorator = click.option(
+    "--conversion-gain",
+    "--gain",
+    "conversion_gain",
+    type=float,
+    help="Conversion gain [ADU/photon], if you know it; measured by default.",
+)
+NOISE = (GAIN, option("--zero-level", "Count without light [ADU]; with --gain, 0 by default.", type=float))
+
+#: How a movie is stored.
+STORAGE = (
+    option("--step", "Rounding, in standard deviations of each count's noise; 0 is lossless.", 0.5, type=float),
+    option(
+        "--profile", "dense is smallest; portable opens in any Zarr reader.", "standard", type=click.Choice(PROFILES)
+    ),
+    option("--zarr-format", "2 is for older readers.", "3", type=click.Choice(["2", "3"])),
+    flag("--signed", "Negative counts are noise around darkness."),
 )
 
+#: Which movie of a file is meant: arguments of :func:`~dj_photon_codecs.open_source`.
+SOURCE = (
+    option("--channel", "Channel, from 0, of a file that has several.", type=int),
+    option("--planes", "Planes of a volume, from 0; all by default.", callback=_numbers, metavar="N,N..."),
+    option("--position", "Position of the stage, from 0, of a recording that has several.", type=int),
+    option("--pattern", "Which files of a folder, such as 'msCam*.avi'.", metavar="GLOB"),
+    click.option("--skip-damaged", is_flag=True, default=None, help="Leave out files that cannot be read."),
+    option("--dataset", "Dataset of an HDF5 or NWB file, such as /recording/data.", metavar="PATH"),
+    option("--axes", "Axes in the file, if it does not say: TZYX...", metavar="LETTERS"),
+    option("--shape", "Shape of a file without a header.", callback=_numbers, metavar="N,N..."),
+    option("--dtype", "Data type of a file without a header, such as int16 or '>i2'."),
+    option("--offset", "Where counts begin in a file without a header.", type=int, metavar="BYTES"),
+)
+FRAMES = option("--frames", "Frames from START to before STOP, from 0.", callback=_frames, metavar="START:STOP")
 
-def _numbers(_: click.Context, parameter: click.Parameter, text: str | None) -> tuple[int, ...] | None:
-    """``0,2,3`` as numbers."""
-    if text is None:
-        return None
-    try:
-        return tuple(int(number) for number in text.split(","))
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is no list of whole numbers, such as 0,2,3") from None
+
+def argument(name: str, **settings: Any) -> Decorator:
+    """A path or URL."""
+    return click.argument(name, type=PLACE, **settings)
 
 
-def source_options(command: Command) -> Command:
-    """The options that say which movie of a file is meant; they reach :func:`opened` by keyword."""
-    for option in (
-        click.option("--channel", type=int, help="Channel, from 0, of a file that has several."),
-        click.option("--planes", callback=_numbers, metavar="N,N...", help="Planes of a volume, from 0; all without."),
-        click.option("--dataset", metavar="PATH", help="Dataset of an HDF5 or NWB file, such as /recording/data."),
-        click.option("--axes", metavar="LETTERS", help="Axes as they lie in a file that does not say: TZYX..."),
-        click.option("--shape", callback=_numbers, metavar="N,N...", help="Shape of a file without a header."),
-        click.option("--dtype", help="Data type of a file without a header, such as int16 or '>i2'."),
-        click.option("--offset", type=int, metavar="BYTES", help="Where counts begin in a file without a header."),
-    )[::-1]:
-        command = option(command)
-    return command
+def command(short_help: str, *parameters: Decorator) -> Callable[[Callable[..., Any]], click.Command]:
+    """Make a command with these parameters, ``--json`` and ``--debug``."""
+
+    def decorate(function: Callable[..., Any]) -> click.Command:
+        for parameter in reversed((*parameters, JSON, DEBUG)):
+            function = parameter(function)
+        return click.command(short_help=short_help)(function)
+
+    return decorate
 
 
 @contextmanager
 def opened(path: str, **which: Any) -> Iterator[Any]:
-    """The movie at a path or URL: a ``PhotonArray`` where a Zarr array is stored, otherwise a ``FileMovie``.
-
-    Parameters
-    ----------
-    path
-        As :func:`~dj_photon_codecs.open_movie` or :func:`~dj_photon_codecs.open_source` take it.
-    which
-        Options of :func:`~dj_photon_codecs.open_source`; None for those that were not given.
-    """
+    """The movie at a path or URL: a ``PhotonArray`` for a Zarr array, otherwise a ``FileMovie`` with these options."""
     from .. import FormatError, open_movie, open_source
 
     given = {name: value for name, value in which.items() if value is not None}
@@ -88,26 +140,6 @@ def _is_group(path: str) -> bool:
     return True
 
 
-def print_json(document: Any) -> None:
-    """One JSON document on stdout, with null for what is not a number."""
-    click.echo(json.dumps(_strict(document), allow_nan=False))
-
-
-def _strict(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _strict(inner) for name, inner in value.items()}
-    if isinstance(value, list | tuple):
-        return [_strict(inner) for inner in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def print_facts(facts: Sequence[tuple[str, str]]) -> None:
-    """Names and values in two columns."""
-    width = max(len(name) for name, _ in facts)
-    for name, value in facts:
-        click.echo(f"{name:<{width}}  {value}")
-
-
 def movie_document(movie: Any) -> dict[str, Any]:
     """What is known of a movie without reading it, for JSON."""
     from .. import CalibrationError, PhotonArray
@@ -129,17 +161,7 @@ def movie_document(movie: Any) -> dict[str, Any]:
 
 
 class Watched:
-    """A movie that shows on stderr how far reading it has come; on a terminal, and when it takes long.
-
-    Parameters
-    ----------
-    movie
-        Anything with shape, dtype and slices along time.
-    what
-        The label.
-    passes
-        How often the movie is read.
-    """
+    """A movie with a progress bar on stderr, on a terminal and if reading it (``passes`` times) takes long."""
 
     def __init__(self, movie: Any, what: str, passes: int = 1) -> None:
         from tqdm import tqdm

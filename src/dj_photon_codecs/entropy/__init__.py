@@ -1,6 +1,6 @@
-"""The context-model entropy coder: integer codes in, bytes within a few per cent of their Shannon limit out.
+"""Context-model entropy coder: compresses integer codes to within a few per cent of their Shannon limit.
 
-Specified in ``docs/spec/rans.md``. :mod:`.coder` turns an array into a payload and back; :mod:`.header` is the
-payload's layout, :mod:`.tables` the frequency tables, :mod:`.kernels` the compiled loops, :mod:`.reference` the same
-in plain numpy, and :mod:`.codec_v3` the Zarr codec. Nothing here imports numba before the first chunk is coded.
+The format is specified in ``docs/spec/rans.md``. :mod:`.codec_v3` is the Zarr codec, :mod:`.coder` encodes and decodes
+arrays, and :mod:`.payload` holds the payload layout. The other modules except :mod:`.model` are compiled with numba,
+which is not imported until the first chunk is coded.
 """

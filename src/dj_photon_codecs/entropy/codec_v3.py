@@ -1,40 +1,39 @@
-"""The entropy coder as a Zarr V3 array-to-bytes codec, ``dj_photon_codecs.rans`` on disk.
+"""The Zarr V3 array-to-bytes codec ``dj_photon_codecs.rans``, a thin layer over :mod:`.coder`.
 
-Specified in ``docs/spec/rans.md``. The work is in :mod:`.coder`; this class only translates between Zarr and it.
+The format is specified in ``docs/spec/rans.md``.
 """
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import Any, ClassVar, Self
 
 from zarr.abc.codec import ArrayBytesCodec
 
-from .._zarr import ArraySpec
+from .._typing import AnyArray
+from .._zarr import ArraySpec, Buffer, EncodingRoom, NDBuffer
 from ..errors import ConfigurationError
-from .coder import check_dtype, decode, encode
+from .coder import Room, check_dtype, decode, encode
 
-if TYPE_CHECKING:
-    from zarr.core.buffer import Buffer, NDBuffer
-
-#: The name on disk, which is also what to install. One name is one format for ever.
+#: Codec name in the metadata, led by the package to install. A format change needs a new name.
 CODEC_NAME = "dj_photon_codecs.rans"
 
 
 @dataclass(frozen=True)
 class RansCodec(ArrayBytesCodec):
-    """Zarr V3 codec from integer codes, time first, to bytes near their Shannon limit.
+    """Zarr V3 codec that compresses 8-bit and 16-bit integer codes to near their Shannon limit.
 
-    It has no parameters: each chunk says in its header how it was coded. Made for codes of equal noise, such as
-    :class:`~dj_photon_codecs.anscombe.codec_v3.AnscombeTransformV3` gives.
+    The first axis is time. The codec has no parameters: the header of each chunk stores the coding parameters. It is
+    designed for codes with uniform noise, such as the output of
+    :class:`~dj_photon_codecs.anscombe.codec_v3.AnscombeTransformV3`.
     """
 
     is_fixed_size: ClassVar[bool] = False  # type: ignore[misc]  # zarr declares a plain attribute
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
-        """Make the codec from its metadata; any configuration is an error, as the specification has it."""
+        """Create the codec from its metadata; the specification forbids any configuration."""
         configuration = data.get("configuration") or {}
         if data.get("name") != CODEC_NAME or configuration:
             raise ConfigurationError(
@@ -44,7 +43,7 @@ class RansCodec(ArrayBytesCodec):
         return cls()
 
     def to_dict(self) -> dict[str, Any]:
-        """The codec's metadata: its name, and an empty configuration."""
+        """Return the codec metadata: the name and an empty configuration."""
         return {"name": CODEC_NAME, "configuration": {}}
 
     def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:
@@ -53,19 +52,23 @@ class RansCodec(ArrayBytesCodec):
         Raises
         ------
         ConfigurationError
-            When the codes are no integers of 8 or 16 bits.
+            If the array does not hold 8-bit or 16-bit integers.
         """
         check_dtype(dtype.to_native_dtype())
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
-        """Not known before a chunk is coded.
+        """Not available: the encoded size depends on the data.
 
         Raises
         ------
         NotImplementedError
-            Always: as zarr's own compressors do.
+            Always, as in zarr's own compressors.
         """
         raise NotImplementedError
+
+    def encode_now(self, codes: AnyArray, room: EncodingRoom) -> bytes:
+        """Encode the codes of a chunk in the calling thread."""
+        return encode(codes)
 
     async def _encode_single(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> Buffer:
         payload = await asyncio.to_thread(encode, chunk_array.as_numpy_array())
@@ -73,5 +76,9 @@ class RansCodec(ArrayBytesCodec):
 
     async def _decode_single(self, chunk_bytes: Buffer, chunk_spec: ArraySpec) -> NDBuffer:
         dtype = chunk_spec.dtype.to_native_dtype()
-        codes = await asyncio.to_thread(decode, chunk_bytes.to_bytes(), chunk_spec.shape, dtype)
+        codes = await asyncio.to_thread(decode, chunk_bytes.as_numpy_array(), chunk_spec.shape, dtype)
         return chunk_spec.prototype.nd_buffer.from_numpy_array(codes)
+
+    def decode_now(self, payload: AnyArray, chunk_spec: ArraySpec, room: Room, threads: int) -> AnyArray:
+        """Decode a payload, using the calling thread and up to ``threads - 1`` others."""
+        return decode(payload, chunk_spec.shape, chunk_spec.dtype.to_native_dtype(), room, threads)

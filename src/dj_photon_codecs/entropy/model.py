@@ -1,123 +1,100 @@
-"""The numbers of the context model: what is the same for every chunk, and what its header chooses.
+"""Constants of the context model, and the parameters stored in each chunk header.
 
-A pixel's code is predicted from the past codes of the pixel and of its neighbours. All arithmetic is on integers
-with ``FRACTION_BITS`` binary places, so that every machine predicts alike (``docs/spec/rans.md``).
+Each code is predicted from the past codes of its pixel and of the neighbouring pixels. All arithmetic uses integers
+with ``FRACTION_BITS`` binary places, so predictions are the same on every machine (``docs/spec/rans.md``).
 """
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from .. import _dither
+from .._typing import AnyArray
 
-#: Binary places of a mean.
+#: Fractional bits of a mean.
 FRACTION_BITS = 10
 
-#: Binary places of a weight.
+#: Fractional bits of a weight.
 WEIGHT_BITS = 8
 
-#: A frequency is so many 4096ths.
+#: Frequencies are in units of 1/4096.
 SCALE_BITS = 12
 SCALE = 1 << SCALE_BITS
 
-#: Pixels of a row take turns on so many states.
-LANES = 8
+#: Number of interleaved rANS states. The pixels of a run cycle through them; a run is a row in the first frame of a
+#: band, and all rows of the band in later frames.
+LANES = 32
 
-#: A state is at least this between two pixels, and this before the first.
+#: Rows per band. Bands are coded independently; chunks with fewer than twice as many rows are one band.
+BAND_ROWS = 128
+
+#: Lowest state between two pixels, and the state that encoding starts from.
 STATE_LOW = 1 << 16
 
-#: The highest level that is predicted; a code above it is an escape.
+#: Upper bound of ``Model.top``; codes with levels above ``top`` are escapes.
 MAX_TOP = 4095
 
-#: Contexts in one phase, and frequency tables in a chunk, at most.
+#: Maximum number of contexts per phase, and of frequency tables per chunk.
 MAX_CONTEXTS = 4096
 MAX_TABLES = 256
 
-#: A symbol is the difference to the prediction plus this; 0 is an escape.
+#: A symbol is level minus prediction plus this; symbol 0 is an escape.
 SYMBOL_ZERO = 128
 SYMBOLS = 256
 
-#: Phases have contexts of their own: the first frame, the next three, the rest.
+#: Phases (the first frame, the next three, the rest) use separate contexts.
 PHASES = 3
 
 
 class Model(NamedTuple):
-    """What the header of a chunk says of its predictions.
+    """Prediction parameters of a chunk, from its header."""
 
-    Attributes
-    ----------
-    low_bits
-        Lowest bits of the codes that are stored as they are.
-    blend
-        Frames that the neighbours' means count for beside the pixel's own.
-    window
-        Frames after which a mean follows exponentially.
-    context_shift
-        Binary places that a prediction loses to become a context.
-    start
-        The level that the first row is predicted with.
-    top
-        The highest level that is predicted.
-    base
-        The code of level 0.
-    dithered
-        Whether the codes are taken to have been dithered: then the offset of each pixel is added to its prediction.
-    """
-
-    low_bits: int
-    blend: int
-    window: int
-    context_shift: int
-    start: int
-    top: int
-    base: int
-    dithered: bool = False
+    low_bits: int  # number of low bits of each code that are stored verbatim
+    blend: int  # number of frames that the neighbours' means count for, next to the pixel's own mean
+    window: int  # number of frames after which means become exponential moving averages
+    context_shift: int  # bits dropped from a prediction to get its context
+    start: int  # prediction for the first row
+    top: int  # highest level that is predicted
+    base: int  # code of level 0
+    dithered: bool = False  # add the dither offset of each pixel to its prediction
 
     @property
     def contexts(self) -> int:
-        """Contexts in one phase."""
+        """Number of contexts per phase."""
         return ((self.top << FRACTION_BITS) >> self.context_shift) + 1
 
 
-def phase(frame: int) -> int:
-    """The phase of a frame, from 0."""
-    return 0 if frame == 0 else 1 if frame < 4 else 2
+class Lookup(NamedTuple):
+    """Lookup table from counts to codes, or from codes to counts."""
+
+    table: AnyArray  # shape (64, values), with one row per dither offset; (1, values) without dither
+    first: int  # value of the first column
 
 
-def own_weight(frame: int, blend: int, window: int) -> int:
-    """Weight of a pixel's own mean beside its neighbours', after ``frame`` frames [1/256]."""
-    seen = min(frame, window)
-    return (seen << WEIGHT_BITS) // (seen + blend) if seen else 0
-
-
-def rate(frame: int, window: int) -> int:
-    """Weight of the newest code in a pixel's mean [1/256]."""
-    return (1 << WEIGHT_BITS) // (min(frame, window) + 1)
-
-
+@lru_cache(maxsize=16)
 def offset_pattern(dithered: bool, columns: int) -> npt.NDArray[np.int32]:
-    """The dither's offsets [1/1024 of a level], with a row beyond their period; zeros where codes are not dithered."""
-    if not dithered:
-        return np.zeros(_dither.PERIOD + columns, np.int32)
-    offsets = _dither.offset(_dither.offset_levels()) * (1 << FRACTION_BITS)
-    return np.resize(offsets, _dither.PERIOD + columns).astype(np.int32)
+    """Return the dither offsets [1/1024 level] of one period and ``columns`` more pixels; zeros without dither."""
+    offsets = _dither.offset(_dither.offset_levels()) * (dithered << FRACTION_BITS)
+    return _repeated(offsets.astype(np.int32), columns)
 
 
-def pattern_starts(frames: npt.NDArray[np.uint32], pixels: int, first: int = 0) -> npt.NDArray[np.uint16]:
-    """Where in the pattern each of the frames begins.
+@lru_cache(maxsize=16)
+def place_pattern(rows: int, values: int, columns: int) -> npt.NDArray[np.uint32]:
+    """Return the start of each pixel's row in a flattened table, for one dither period and ``columns`` more pixels."""
+    levels = _dither.offset_levels() if rows > 1 else np.zeros(_dither.PERIOD)
+    return _repeated((levels * values).astype(np.uint32), columns)
 
-    Parameters
-    ----------
-    frames
-        Their numbers in the chunk.
-    pixels
-        Of a frame.
-    first
-        The pixel, within each frame, that is taken for its first.
-    """
-    period = np.uint32(_dither.PERIOD)  # its square has 24 bits
-    starts = frames % period * np.uint32(pixels % _dither.PERIOD) + np.uint32(first % _dither.PERIOD)
-    return (starts % period).astype(np.uint16)
+
+def _repeated(pattern: AnyArray, columns: int) -> AnyArray:
+    longer = np.resize(pattern, _dither.PERIOD + columns)
+    longer.flags.writeable = False
+    return longer
+
+
+def rows_of_band(rows: int) -> int:
+    """Return the number of rows per band for chunks of ``rows`` rows."""
+    return BAND_ROWS if rows >= 2 * BAND_ROWS else rows

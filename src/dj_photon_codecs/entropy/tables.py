@@ -1,7 +1,6 @@
-"""Frequency tables: which contexts share one, and counts made into frequencies that sum to 4096.
+"""Compiled functions that build, write and read frequency tables.
 
-This is the encoder's choice, not the format's: a decoder takes the tables as it finds them. Compiled, as
-:mod:`.kernels` is; importing this module imports numba.
+The format defines how tables are packed. The encoder is free to choose which contexts share a table.
 """
 
 from __future__ import annotations
@@ -11,17 +10,32 @@ from typing import Any
 import numpy as np
 
 from .._compiled import compiled
-from .kernels import Array, Int, i64, u8, u32
-from .model import MAX_TABLES, SCALE, SYMBOLS
+from .model import MAX_TABLES, SCALE, SCALE_BITS, SYMBOLS
+from .prediction import Array, Int, i64, u8, u32, u64
 
-#: Bits that a table costs, without its symbols and for each of them, as they are stored.
+#: Approximate stored size of a table [bits]: fixed part, and per symbol.
 _TABLE_BITS = 40.0
 _SYMBOL_BITS = 10.0
 
 
+#: Messages for damaged payloads, by the number that the compiled code returns.
+PROBLEMS = (
+    "",
+    "the payload ends within table {}",
+    "a number in table {} has more bytes than it needs, or than two",
+    "table {} is for no context, or for more than there are",
+    "table {} has symbols beyond 255",
+    "the frequencies of table {} do not sum to 4096",
+    "the tables are for fewer contexts than there are: table {} is the last",
+    "bytes follow table {}, which is the last",
+    "band {} does not decode to its end: the payload was truncated or altered",
+)
+_ENDS, _NUMBER, _RUN, _SYMBOLS, _SUM, _CONTEXTS, _BYTES, STREAMS = range(1, 9)
+
+
 @compiled
 def _cost(one: Array, two: Array, low: Int, high: Int) -> Any:
-    """Bits to code the symbols of two contexts with one table, the table included."""
+    """Return the bits needed to code the symbols of two contexts with one shared table, including the table."""
     total, inner, used = 0.0, 0.0, 0
     for symbol in range(low, high + 1):
         count = float(one[symbol]) + float(two[symbol])
@@ -34,21 +48,12 @@ def _cost(one: Array, two: Array, low: Int, high: Int) -> Any:
 
 @compiled
 def merge_contexts(counts: Array, table_of: Array) -> Any:
-    """Have neighbouring contexts share a table wherever that makes the payload smaller.
+    """Let neighbouring contexts share a table if that makes the payload smaller.
 
-    In each round every pair of neighbours that gains more than the pairs on either side of it is merged.
-
-    Parameters
-    ----------
-    counts
-        Of each symbol in each context, uint32, shape (contexts, 256).
-    table_of
-        Filled with the table of each context: rising, from 0, in steps of 1.
-
-    Returns
-    -------
-    counts
-        Of each symbol in each table, uint32, shape (tables, 256).
+    Each round merges every pair of neighbours that saves more than the pairs on both sides of it. While there are too
+    many tables, pairs are merged even at a loss. ``counts`` are the symbol counts per context, uint32, shape
+    (contexts, 256). Fills ``table_of`` with the table of each context, which starts at 0 and increases in steps of 1,
+    and returns the symbol counts per table, shape (tables, 256).
     """
     n_contexts = counts.shape[0]
     used = np.empty(n_contexts, np.int64)
@@ -65,7 +70,7 @@ def merge_contexts(counts: Array, table_of: Array) -> Any:
     nothing = np.zeros(SYMBOLS, np.uint32)
     for g in range(groups):
         shared[g] = counts[used[g]]
-        ends[g] = used[g]  # the last context of the group; unused ones before it are of no matter
+        ends[g] = used[g]  # last context of the group, which also covers unused contexts before it
         low[g], high[g] = SYMBOLS, -1
         for symbol in range(SYMBOLS):
             if shared[g, symbol] > 0:
@@ -111,7 +116,7 @@ def merge_contexts(counts: Array, table_of: Array) -> Any:
 
 @compiled
 def scale_counts(counts: Array, frequencies: Array) -> None:
-    """Fill ``frequencies`` with 4096ths: nearest to the counts' shares, at least 1 where there is any."""
+    """Scale counts to frequencies with the sum 4096; symbols that occur get at least 1."""
     for table in range(counts.shape[0]):
         total = i64(0)
         for symbol in range(SYMBOLS):
@@ -130,3 +135,101 @@ def scale_counts(counts: Array, frequencies: Array) -> None:
             change = left if left > 0 else max(left, -(i64(frequencies[table, largest]) // 2))
             frequencies[table, largest] = u32(i64(frequencies[table, largest]) + change)
             left -= change
+
+
+@compiled
+def _write_number(value: Int, packed: Array, at: Int) -> Any:
+    """Write an unsigned number of up to 14 bits, 7 bits per byte, lowest first; return the position after it."""
+    if value < 128:
+        packed[at] = u8(value)
+        return at + 1
+    packed[at], packed[at + 1] = u8(value & 127 | 128), u8(value >> 7)
+    return at + 2
+
+
+@compiled
+def write_tables(table_of: Array, frequencies: Array, packed: Array) -> Any:
+    """Pack tables into ``packed``, which needs ``MAX_TABLE_BYTES`` per table, and return the number of bytes.
+
+    A table is stored as the number of contexts that share it, the frequency of the escape, the first symbol, the
+    number of symbols, and their frequencies.
+    """
+    at, context = 0, 0
+    for table in range(frequencies.shape[0]):
+        run = 0
+        while context + run < table_of.size and table_of[context + run] == table:
+            run += 1
+        context += run
+        first, last = 1, 0
+        for symbol in range(1, SYMBOLS):
+            if frequencies[table, symbol]:
+                first, last = (symbol if last == 0 else first), symbol
+        at = _write_number(run, packed, at)
+        at = _write_number(frequencies[table, 0], packed, at)
+        at = _write_number(first, packed, at)
+        at = _write_number(last - first + 1 if last else 0, packed, at)
+        for symbol in range(first, last + 1):
+            at = _write_number(frequencies[table, symbol], packed, at)
+    return at
+
+
+#: Maximum size of a packed table [bytes].
+MAX_TABLE_BYTES = 2 * (SYMBOLS + 3)
+
+
+@compiled
+def _read_number(packed: Array, at: Int) -> Any:
+    """Return the number at position ``at``, or the negative index of a problem, and the position after it."""
+    if at >= packed.size:
+        return -_ENDS, at
+    low = i64(packed[at])
+    if low < 128:
+        return low, at + 1
+    if at + 1 >= packed.size:
+        return -_ENDS, at
+    high = i64(packed[at + 1])
+    return (low & 127 | high << 7, at + 2) if 0 < high < 128 else (i64(-_NUMBER), at)
+
+
+@compiled
+def read_tables(packed: Array, n_tables: Int, tables: Array, slots: Array) -> Any:
+    """Unpack tables: fill ``slots``, and ``tables`` with the first slot of each context's table.
+
+    A slot holds, from the lowest bit up, its symbol (8 bits), the symbol's frequency minus 1 (12 bits), and its
+    position among the slots of the symbol (12 bits). Returns an index into :data:`PROBLEMS`, 0 if the tables are
+    valid, and the number of the table.
+    """
+    at, covered = i64(0), i64(0)
+    head = np.empty(4, np.int64)
+    for table in range(n_tables):
+        for i in range(4):
+            head[i], at = _read_number(packed, at)
+            if head[i] < 0:
+                return -head[i], table
+        run, escape, first, n_symbols = head
+        if run < 1 or covered + run > tables.size:
+            return _RUN, table
+        if not 1 <= first < SYMBOLS or first + n_symbols > SYMBOLS:
+            return _SYMBOLS, table
+        begin = table << SCALE_BITS
+        tables[covered : covered + run] = u32(begin)
+        covered += run
+        filled = i64(0)
+        for symbol in range(first - 1, first + n_symbols):
+            frequency = escape
+            if symbol >= first:
+                frequency, at = _read_number(packed, at)
+                if frequency < 0:
+                    return -frequency, table
+            if filled + frequency > SCALE:
+                return _SUM, table
+            number = u32(symbol) if symbol >= first else u32(0)
+            same = number | u32((frequency - 1) << 8)
+            for place in range(frequency):
+                slots[u64(begin + filled + place)] = same | u32(place << 20)
+            filled += frequency
+        if filled != SCALE:
+            return _SUM, table
+    if covered != tables.size:
+        return _CONTEXTS, n_tables - 1
+    return (_BYTES, n_tables - 1) if at != packed.size else (0, 0)

@@ -1,10 +1,10 @@
-"""Proof of what storing a movie costs: in its counts, and in what is found in it.
+"""Measure what storing a movie changes, both in its counts and in the results of its analysis.
 
 >>> import numpy as np
 >>> from dj_photon_codecs import Calibration
 >>> from dj_photon_codecs.fidelity import fidelity_report
 >>> counts = np.random.default_rng(0).poisson(20, (8, 32, 32)).astype(np.uint16)
->>> report = fidelity_report(counts, counts, calibration=Calibration.given(1.0))
+>>> report = fidelity_report(counts, counts, calibration=Calibration.given(1.0, 0.0))
 >>> report.largest_error, report.within_bound
 (0.0, True)
 """
@@ -14,7 +14,8 @@ from .exact import ExactErrors, exact_errors
 from .measure import fidelity_report
 from .report import FidelityReport, IntensityBin
 from .residual import ImageResidue, Lag
-from .science import Agreement, ScienceReport, Scores, compare, science_report
+from .science import ScienceReport, compare, science_report
+from .scores import Agreement, Scores
 from .spikes import oasis_ar1
 
 __all__ = [

@@ -1,8 +1,8 @@
-"""One analysis of a calcium movie, from counts to spikes: the same for raw and for stored counts.
+"""Analyse a calcium movie from counts to spikes, in the same way for raw and for stored counts.
 
-Motion from phase correlation, traces of the true footprints on the registered movie, cells from an image of activity,
-spikes from OASIS. None of the steps is told more of the truth than an experimenter would know: the size of a cell, the
-indicator's decay, and where to take traces.
+Motion comes from phase correlation, traces from the true footprints on the registered movie, cells from an image of
+activity, and spikes from OASIS. Each step uses only what an experimenter would know: the size of a cell, the decay of
+the indicator, and where to take traces.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from .._arguments import check
 from .._typing import AnyArray, FloatArray
 from ..anscombe.generalized import generalized_anscombe
 from ..calibration import Calibration
@@ -26,61 +27,51 @@ from .spikes import deconvolved
 if TYPE_CHECKING:
     from ..simulation import Recording
 
-#: Rounds of registration: the first against a few frames from the middle, the others against the mean of what the
-#: round before has brought together.
+#: Rounds of registration: first against the mean of a few frames from the middle, then against the mean of the movie as
+#: registered in the previous round.
 _ROUNDS = 3
 _FIRST_FRAMES = 8
-
-#: Percentile of a trace that is taken for the cell at rest.
-_REST = 20
+_REST = 20  # percentile of a trace taken as the cell at rest
 
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """What is known of a recording before it is analysed.
-
-    Attributes
-    ----------
-    calibration
-        The sensor's noise model.
-    footprints
-        Of the detectable cells: (cell, height, width), each with a sum of 1.
-    centres
-        Their rows and columns: (cell, 2).
-    others
-        Those of the cells that are there, but not detectable.
-    radius
-        Of a cell [pixels].
-    decay
-        Part of a transient that is left after a frame.
-    fps
-        Frames per second.
-    shifts
-        True motion: (time, 2) [pixels]; None for a movie at rest.
-    calcium, spikes
-        True light and spikes of the detectable cells: (cell, time).
-    """
+    """Prior knowledge about a recording, for its analysis and scoring."""
 
     calibration: Calibration
+    """The sensor's noise model."""
     footprints: FloatArray
+    """Footprints of the detectable cells, each with sum 1: (cell, height, width)."""
     centres: FloatArray
+    """Rows and columns of the detectable cells: (cell, 2)."""
     others: FloatArray
+    """Rows and columns of the other cells, which are not detectable: (cell, 2)."""
     radius: float
+    """Radius of a cell [pixels]."""
     decay: float
+    """Fraction of a transient that remains after one frame."""
     fps: float
+    """Frames per second."""
     shifts: FloatArray | None
+    """True motion: (time, 2) [pixels]; None for a movie without motion."""
     calcium: FloatArray
+    """True light of the detectable cells: (cell, time)."""
     spikes: FloatArray
+    """True spikes of the detectable cells: (cell, time)."""
 
     @classmethod
     def of(cls, recording: Recording) -> Scene:
-        """What a recording's truth says.
+        """Take the prior knowledge from the ground truth of a recording.
 
         Raises
         ------
         InvalidMovieError
-            When it has no detectable cells to follow.
+            If none of its cells is detectable.
+        ConfigurationError
+            If it has no ground truth, for example an array.
         """
+        known = hasattr(recording, "ground_truth") and hasattr(recording, "calibration")
+        check(known, "recording", recording, "a Recording, as simulation.simulate(spec) gives it")
         truth = recording.ground_truth
         images = np.asarray(truth.A_observed, np.float32)
         seen = np.asarray(truth.detectable, bool) & (images.sum(axis=(1, 2)) > 0)
@@ -93,15 +84,14 @@ class Scene:
         calcium = np.asarray(truth.C, np.float64)[seen]
         if truth.bleaching is not None:
             calcium = calcium * np.asarray(truth.bleaching, np.float64)[seen]
-        fps, decay_s = _kinetics(recording)
         return cls(
             calibration=recording.calibration,
             footprints=images[seen] / sums,
             centres=centres[seen],
             others=centres[~seen & np.isfinite(centres).all(axis=1)],
             radius=float(np.median([_radius(image) for image in images[seen]])),
-            decay=math.exp(-1 / (fps * decay_s)),
-            fps=fps,
+            decay=math.exp(-1 / (recording.fps * _decay_s(recording))),
+            fps=recording.fps,
             shifts=None if truth.shifts is None else np.asarray(truth.shifts, np.float64),
             calcium=calcium,
             spikes=np.asarray(truth.S, np.float64)[seen],
@@ -118,52 +108,38 @@ def _centre(image: AnyArray) -> tuple[float, float]:
 
 
 def _radius(image: AnyArray) -> float:
-    """Radius of the disc that is as wide as the brighter half of an image, also where that is a ring.
+    """Radius of the disc with the same variance of position as the pixels above half maximum; also right for rings.
 
-    The mean square distance of the points of a disc from its centre is half of its radius, squared.
+    Points of a disc have a mean square distance from its centre of half the squared radius.
     """
     rows, columns = np.nonzero(image >= image.max() / 2)
     return math.sqrt(2 * float(rows.var() + columns.var()))
 
 
-def _kinetics(recording: Recording) -> tuple[float, float]:
-    """Frames per second, and the indicator's decay [s]: from the spec, of whichever kind."""
-    spec = recording.spec
-    document: dict[str, Any] = dict(spec) if not hasattr(spec, "to_dict") else spec.to_dict()
-    fps = float(document["acquisition"]["fps"])
-    steps = document.get("steps", [])
-    for step in steps if isinstance(steps, list) else []:
-        if "tau_decay_s" in step:
-            return fps, float(step["tau_decay_s"])
-    return fps, 0.5  # that of a common indicator, for specs of others that say it elsewhere
+def _decay_s(recording: Recording) -> float:
+    """The indicator's decay [s]."""
+    spec: Any = recording.spec
+    steps = (spec.to_dict() if hasattr(spec, "to_dict") else spec).get("steps", ())
+    # Other programs may use another name; fall back to a common indicator.
+    return next((float(step["tau_decay_s"]) for step in steps if "tau_decay_s" in step), 0.5)
 
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
-    """What was found in a movie.
-
-    Attributes
-    ----------
-    shifts
-        Motion: (time, 2) [pixels]; None for a movie that was taken to be at rest.
-    traces
-        Mean count under each footprint, weighted with it: (cell, time) [ADU].
-    noise_share
-        Part of the variance of each trace that is noise of single pixels, by the noise model: (cell,).
-    dff
-        dF/F of each.
-    spikes
-        Deconvolved: (cell, time) [dF/F].
-    cells
-        Rows and columns of the cells found: (found, 2).
-    """
+    """Results of analysing a movie."""
 
     shifts: FloatArray | None
+    """Measured motion: (time, 2) [pixels]; None if the scene has none."""
     traces: FloatArray
+    """Mean count weighted by each footprint: (cell, time) [ADU]."""
     noise_share: FloatArray
+    """Fraction of the variance of each trace that is pixel noise, from the noise model: (cell,)."""
     dff: FloatArray
+    """dF/F of each trace: (cell, time)."""
     spikes: FloatArray
+    """Deconvolved spikes: (cell, time) [dF/F]."""
     cells: FloatArray
+    """Rows and columns of the cells found: (found, 2)."""
 
 
 def analyse(counts: Any, scene: Scene) -> Analysis:
@@ -172,10 +148,11 @@ def analyse(counts: Any, scene: Scene) -> Analysis:
     Parameters
     ----------
     counts
-        (time, height, width): raw counts, or a handle of stored ones.
+        Raw counts, or a handle of stored ones: (time, height, width).
     scene
-        Of the recording that they come from.
+        Scene of the recording that the counts come from.
     """
+    check(isinstance(scene, Scene), "scene", scene, "a Scene: fidelity.Scene.of(recording)")
     source = as_source(counts)
     if source.shape != (scene.calcium.shape[1], *scene.footprints.shape[1:]):
         raise InvalidMovieError(
@@ -212,7 +189,7 @@ def analyse(counts: Any, scene: Scene) -> Analysis:
 
 
 def _registered(source: Source, calibration: Calibration) -> FloatArray:
-    """Shifts of every frame against the mean of the registered movie: (time, 2)."""
+    """Shifts of each frame against the mean of the registered movie: (time, 2)."""
     gain, zero = calibration.conversion_gain, calibration.zero_level
     middle = max(0, (source.shape[0] - _FIRST_FRAMES) // 2)
     few = source.read(middle, min(middle + _FIRST_FRAMES, source.shape[0]))

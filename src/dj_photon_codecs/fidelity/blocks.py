@@ -1,90 +1,69 @@
-"""Two movies side by side, in blocks of frames: whatever their length, a few blocks are in memory."""
+"""Read two movies side by side in blocks of frames, so that memory does not grow with their length."""
 
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from .._typing import AnyArray, FloatArray
+from ..anscombe.cells import cells_of
 from ..anscombe.parameters import TransformParameters
-from ..anscombe.transform import rounded_codes
 from ..calibration import Calibration
-from ..errors import CalibrationError, InvalidMovieError
+from ..calibration.model import StorageNoise
+from ..errors import CalibrationError, FormatError, InvalidMovieError
 from ..handle import PhotonArray
-from ..sources import Source, as_source
+from ..movies import open_movie
+from ..sources import Source, as_source, open_source
 
-#: Pixels of a block. A dozen arrays of float64 of this size are alive at a time: about 50 MiB.
+#: Pixels per block. A dozen float64 arrays of this size are alive at a time: about 50 MiB.
 _BLOCK_PIXELS = 1 << 19
+_REMEDY = "pass calibration=Calibration.given(conversion_gain, zero_level)"
 
 
-def block_length(shape: tuple[int, ...]) -> int:
-    """How many frames a block has."""
-    return max(1, _BLOCK_PIXELS // math.prod(shape[1:]))
+@contextmanager
+def opened(movie: Any) -> Iterator[Any]:
+    """Open a stored movie or a movie file given as a path, closing a file afterwards; pass other objects through."""
+    if not isinstance(movie, str | os.PathLike):
+        yield movie
+        return
+    try:
+        stored = open_movie(movie)
+    except FormatError:
+        with open_source(movie) as source:
+            yield source
+    else:
+        yield stored
 
 
 def blocks(source: Source) -> Iterator[tuple[int, AnyArray]]:
-    """Number of the first frame, and counts, of each block of a movie."""
-    length = block_length(source.shape)
+    """Yield the first frame number and the counts of each block."""
+    length = max(1, _BLOCK_PIXELS // math.prod(source.shape[1:]))
     for start in range(0, source.shape[0], length):
         yield start, source.read(start, min(start + length, source.shape[0]))
 
 
 @dataclass(frozen=True)
-class NoiseModel:
-    """Noise of counts from a calibration: variance = conversion_gain * (mean - zero_level)."""
-
-    conversion_gain: float
-    zero_level: float
-
-    def photons(self, counts: AnyArray) -> FloatArray:
-        """Counts as photons [photons], never below 0."""
-        return np.maximum((np.asarray(counts, np.float64) - self.zero_level) / self.conversion_gain, 0.0)
-
-    def codec_sigma(self, counts: AnyArray) -> FloatArray:
-        """What the codec takes for the noise at a count [ADU]: gain * sqrt(photons + 3/8)."""
-        return np.asarray(self.conversion_gain * np.sqrt(self.photons(counts) + 0.375))
-
-
-@dataclass(frozen=True)
 class Pair:
-    """A raw movie, what is stored of it, and the noise that both are measured in.
-
-    Attributes
-    ----------
-    raw, stored
-        The movies, of one shape.
-    noise
-        The noise model.
-    step
-        Quantisation in noise standard deviations; 0 for none.
-    stored_bytes
-        Size of what is stored; None when unknown.
-    plain
-        The transform without its dither, where the stored counts are dithered; otherwise None.
-    """
+    """A raw movie, its stored version, and the noise model used to compare them."""
 
     raw: Source
-    stored: Source
-    noise: NoiseModel
-    step: float
-    stored_bytes: int | None
-    plain: TransformParameters | None = None
+    stored: Source  # same shape as ``raw``
+    conversion_gain: float  # to convert counts to photons [ADU per photon]
+    zero_level: float  # to convert counts to photons [ADU]
+    storage: StorageNoise  # noise model assumed by the codec
+    step: float  # quantisation in noise standard deviations; 0 for none
+    stored_bytes: int | None  # None when unknown
+    plain: TransformParameters | None  # the transform without dither, if the stored counts are dithered
 
     @classmethod
     def of(cls, counts: Any, handle: Any, calibration: Calibration | None, step: float | None) -> Pair:
-        """Look at both movies, and settle the noise model and the step; reads nothing.
-
-        Raises
-        ------
-        InvalidMovieError
-            When the shapes differ.
-        CalibrationError
-            When no noise model is known, or the one that is known is not reliable.
-        """
+        """Check both movies and determine the noise model and the step, without reading frames."""
         raw, stored = as_source(counts), as_source(handle)
         if raw.shape != stored.shape:
             raise InvalidMovieError(
@@ -92,44 +71,55 @@ class Pair:
                 "inserted"
             )
         record = handle.record if isinstance(handle, PhotonArray) else None
-        if calibration is None:
-            calibration = known_calibration(handle)
-        if step is None:
-            step = handle.step if isinstance(handle, PhotonArray) else 0.0
-        size = None if record is None else record.stored_bytes
-        noise = NoiseModel(calibration.conversion_gain, calibration.zero_level)
+        step = step_of(handle, step)
+        calibration = calibration or _known_calibration(handle)
+        storage = calibration.storage_noise
+        if not math.isfinite(storage.zero_level):
+            raise CalibrationError(f"the calibration has no zero level, which says where photons begin: {_REMEDY}")
+        known = math.isfinite(calibration.conversion_gain) and math.isfinite(calibration.zero_level)
+        photons = calibration if known else storage
         plain = None
-        if record is not None and record.dithered and step:
-            plain = TransformParameters(noise.zero_level, noise.conversion_gain, step=float(step))
-        return cls(raw, stored, noise, float(step), size, plain)
+        if record is not None and (record.dithered or record.profile == "portable") and step:
+            plain = TransformParameters(
+                storage.zero_level, storage.conversion_gain, step=step, under_root=storage.under_root
+            )
+        size = None if record is None else record.stored_bytes
+        return cls(raw, stored, photons.conversion_gain, photons.zero_level, storage, step, size, plain)
+
+    def photons(self, counts: AnyArray) -> FloatArray:
+        """Convert counts to photons, never below 0."""
+        return np.maximum((np.asarray(counts, np.float64) - self.zero_level) / self.conversion_gain, 0.0)
+
+    def codec_sigma(self, counts: AnyArray) -> FloatArray:
+        """Noise standard deviation that the codec assumes at ``counts`` [ADU]."""
+        return np.sqrt(self.storage.variance(np.asarray(counts, np.float64)))
 
     def levels(self, raw: FloatArray, stored: FloatArray) -> FloatArray:
-        """What tells as much as the stored counts: themselves, or the plain codes where dither spreads them.
+        """Values with the information content of the stored counts: the counts, or undithered codes if dithered.
 
-        The offsets of the dither follow from the place, and so they are no information; the counts that they give do
-        not show it.
+        Dither offsets depend only on position, so they carry no information, but they do spread the stored counts.
         """
-        return stored if self.plain is None else rounded_codes(raw, self.plain)
+        return stored if self.plain is None else cells_of(self.plain).numbers(raw)
 
     def __iter__(self) -> Iterator[tuple[int, FloatArray, FloatArray]]:
-        """Number of the first frame, raw counts and stored counts of each block, in float64."""
+        """Yield the first frame number, raw counts and stored counts of each block, as float64."""
         for start, counts in blocks(self.raw):
             stored = self.stored.read(start, start + len(counts))
             yield start, counts.astype(np.float64), stored.astype(np.float64)
 
 
-def known_calibration(handle: Any) -> Calibration:
-    """The noise model that a handle carries.
+def step_of(handle: Any, step: float | None) -> float:
+    """Return the given step; if None, the step of a stored movie, or 0 for any other array."""
+    if step is None:
+        step = handle.step if isinstance(handle, PhotonArray) else 0.0
+    return float(step)
 
-    Raises
-    ------
-    CalibrationError
-        When it carries none, or one that is not reliable.
-    """
-    remedy = "pass calibration=Calibration.given(conversion_gain, zero_level)"
+
+def _known_calibration(handle: Any) -> Calibration:
+    """Return the noise model of a handle, or raise CalibrationError if it has none."""
     if not isinstance(handle, PhotonArray):
-        raise CalibrationError(f"a {type(handle).__name__} carries no noise model: {remedy}")
+        raise CalibrationError(f"a {type(handle).__name__} carries no noise model: {_REMEDY}")
     calibration = handle.calibration
-    if not calibration.reliable:
-        raise CalibrationError(f"the stored movie has no reliable noise model ({calibration.reason}): {remedy}")
+    if calibration.verdict == "unknown":
+        raise CalibrationError(f"the stored movie has no noise model ({calibration.reason}): {_REMEDY}")
     return calibration

@@ -1,4 +1,4 @@
-"""Cells in a movie: blobs of their size that brighten and stay bright for more than a frame."""
+"""Detect cells: blobs of the right size that stay bright for more than one frame."""
 
 from __future__ import annotations
 
@@ -6,26 +6,18 @@ import numpy as np
 
 from .._typing import AnyArray, FloatArray
 
-#: A cell is this many robust standard deviations of the background above it in the image of activity.
+#: Detection threshold above the median activity, in robust standard deviations of the background.
 _THRESHOLD = 3.0
-
-#: Widths of the two Gaussians [radii of a cell]; the narrower one fills the ring that a dark nucleus leaves.
+#: Widths of the two Gaussians [cell radii]; the narrower one fills the hole of a dark nucleus.
 _CENTRE, _SURROUND = 0.5, 1.0
 
 
 class ActivityImage:
-    """How much each place of a stabilised, registered movie is active.
+    """Activity image of a stabilised, registered movie.
 
-    Each frame passes a difference of two Gaussians, half and once the radius of a cell wide, which lets cells pass and
-    neither pixel noise nor neuropil. The covariance of each pixel with itself one frame later is
-    then the power of what lasts: noise, that of the sensor as well as that of quantisation, is new in every frame.
-
-    Parameters
-    ----------
-    shape
-        Height and width.
-    radius
-        Of a cell [pixels].
+    Each frame is filtered with a difference of Gaussians, half a cell radius and one cell radius [pixels] wide, which
+    passes cells but neither pixel noise nor neuropil. The covariance of each pixel with itself one frame later then
+    measures lasting activity, because sensor and quantisation noise are new in every frame.
     """
 
     def __init__(self, shape: tuple[int, int], radius: float) -> None:
@@ -38,19 +30,17 @@ class ActivityImage:
         self._last: FloatArray = np.zeros(shape)
 
     def add(self, frames: FloatArray) -> None:
-        """Take a block of frames: (time, height, width)."""
+        """Add a block of frames: (time, height, width)."""
         for frame in frames:
             passed = np.fft.irfft2(np.fft.rfft2(frame) * self._filter, s=self._shape)
-            if self._first is None:
-                self._first = passed
-            else:
-                self._lagged += self._last * passed
+            self._first = passed if self._first is None else self._first
+            self._lagged += self._last * passed
             self._sum += passed
             self._last = passed
             self._frames += 1
 
     def image(self) -> FloatArray:
-        """Standard deviation of what lasts, in stabilised units; 0 where there is none: (height, width)."""
+        """Standard deviation of lasting activity, in stabilised units; 0 for none: (height, width)."""
         if self._first is None or self._frames < 2:
             return np.zeros(self._shape)
         mean = self._sum / self._frames
@@ -62,8 +52,8 @@ class ActivityImage:
     def cells(self, margin: int = 0) -> AnyArray:
         """Rows and columns of the cells found: (cell, 2).
 
-        Peaks of the image that are the highest within a cell's radius, and that are further above the median than three
-        times the spread of the lower half; without those within ``margin`` of the edge, where motion brings in tissue.
+        A cell is the highest pixel within a cell radius, more than three robust standard deviations (from the lower
+        half) above the median. Pixels within ``margin`` of the edge, where motion brings in new tissue, are excluded.
         """
         image = self.image()
         middle = float(np.median(image))
@@ -80,7 +70,7 @@ class ActivityImage:
 
 
 def matched_places(found: AnyArray, true: AnyArray, distance: float) -> AnyArray:
-    """For each place found the index of its own true place, the nearest pairs first; -1 without one within reach."""
+    """Index of the true place paired with each place found, nearest pairs first; -1 without a partner."""
     partner = np.full(len(found), -1)
     if not len(found) or not len(true):
         return partner

@@ -1,4 +1,4 @@
-"""From a raw and a stored movie to a fidelity report, in two passes over blocks of frames."""
+"""Measure a fidelity report from a raw and a stored movie, in two passes over blocks of frames."""
 
 from __future__ import annotations
 
@@ -10,61 +10,54 @@ import numpy as np
 from .._typing import AnyArray, FloatArray
 from ..calibration import Calibration
 from ..errors import InvalidMovieError
-from .blocks import NoiseModel, Pair, blocks
+from .blocks import Pair, blocks, opened
 from .limit import EntropySample
 from .report import ERROR_CELL, ERROR_CELLS, FidelityReport, IntensityBin
 from .residual import ResidualSums
 
-#: Edges of the bins of intensity [photons]: everything below the first, then two to an octave.
+#: Edges of the intensity bins [photons]: one bin for the darkest pixels, then two bins per octave.
 _EDGES = np.concatenate([[0.0], 2.0 ** (np.arange(-12, 49) / 2), [np.inf]])
-
-#: What is summed in each bin besides the number of pixels.
-_SUMS = ("photons", "error", "square", "cross", "change_square")
+_BINS = len(_EDGES) - 1
+#: Minimum number of differences to measure the noise of a bin; this gives its variance to 9 %.
+_DIFFERENCES = 256
 
 
 def fidelity_report(
-    counts: Any,
-    handle: Any,
-    *,
-    calibration: Calibration | None = None,
-    step: float | None = None,
-    means: Any = None,
+    counts: Any, handle: Any, *, calibration: Calibration | None = None, step: float | None = None, means: Any = None
 ) -> FidelityReport:
-    """Compare a stored movie with the raw counts, at every intensity.
-
-    Two passes over both movies, in blocks of frames: memory does not grow with their length.
+    """Compare a stored movie with the raw counts, at every intensity, in blocks of frames.
 
     Parameters
     ----------
     counts
-        The raw movie, (time, ..., height, width): a numpy array or anything that
-        :func:`~dj_photon_codecs.write_movie` takes.
+        Raw movie, (time, ..., height, width): a numpy array or anything that :func:`~dj_photon_codecs.write_movie`
+        accepts.
     handle
-        What is stored of it: a :class:`~dj_photon_codecs.PhotonArray`, or any array of counts.
+        Stored movie: a :class:`~dj_photon_codecs.PhotonArray`, its path, or any array of counts.
     calibration
-        The noise model; that of the handle when None.
+        Noise model; by default that of the handle.
     step
-        Quantisation in noise standard deviations; that of the handle when None, and 0 for an array.
+        Quantisation in noise standard deviations; by default that of the handle, or 0 for an array.
     means
-        Expected counts [ADU], where they are known: one image, or an array of the shape of the movie. When None, each
-        pixel's mean over time stands for them: right where the scene is at rest, while activity and motion blur the
-        intensities a little and make the entropy limit an estimate.
-
-    Returns
-    -------
-    FidelityReport
-        See there.
+        Expected counts [ADU], if known: one image, or an array of the movie's shape. By default, each pixel's mean over
+        time, which is right for a scene at rest. Activity and motion then blur the intensities slightly, and make the
+        entropy limit an estimate.
 
     Raises
     ------
     InvalidMovieError
-        When shapes differ, or there are fewer than two frames and no means.
+        If the shapes differ, or if there are fewer than two frames and no means.
     CalibrationError
-        When no noise model is known.
+        If no noise model is known.
     """
-    pair = Pair.of(counts, handle, calibration, step)
+    with opened(counts) as raw_movie, opened(handle) as stored_movie:
+        return _compared(Pair.of(raw_movie, stored_movie, calibration, step), means)
+
+
+def _compared(pair: Pair, means: Any) -> FidelityReport:
+    """Compare two open movies."""
     expected = _expected(pair, means)
-    sums = _BinSums(pair.noise, pair.step)
+    sums = _BinSums(pair)
     residual = ResidualSums(pair.raw.shape)
     sample = EntropySample(pair.raw.shape[0], math.prod(pair.raw.shape[1:]))
     for start, raw, stored in pair:
@@ -72,19 +65,19 @@ def fidelity_report(
         given = expected[start:stop] if len(expected.shape) == len(pair.raw.shape) else expected
         mean = np.broadcast_to(np.asarray(given, np.float64), raw.shape)
         sums.add(raw, stored, mean)
-        residual.add(start, (stored - raw) / pair.noise.codec_sigma(mean), raw)
+        residual.add(start, (stored - raw) / pair.codec_sigma(mean), raw)
         sample.add(start, mean, raw, pair.levels(raw, stored))
     lossless_bits, bits = sample.bits()
     pixels = math.prod(pair.raw.shape)
     size = pair.stored_bytes
-    # A mean over the same frames makes every deviation from it smaller by 1 / frames.
+    # Deviations from a mean over the same frames are too small by 1 / frames.
     freedom = 1.0 if means is not None else pair.raw.shape[0] / (pair.raw.shape[0] - 1)
     return FidelityReport(
         shape=pair.raw.shape,
         dtype=pair.raw.dtype.name,
         step=pair.step,
-        conversion_gain=pair.noise.conversion_gain,
-        zero_level=pair.noise.zero_level,
+        conversion_gain=pair.conversion_gain,
+        zero_level=pair.zero_level,
         means_given=means is not None,
         bins=sums.bins(freedom),
         largest_error=float(sums.largest.max()),
@@ -99,7 +92,7 @@ def fidelity_report(
 
 
 def _expected(pair: Pair, means: Any) -> Any:
-    """Expected counts: an image, or an array of the movie's shape that is read in blocks."""
+    """Expected counts: an image, or an array of the movie's shape, to be read in blocks."""
     shape = pair.raw.shape
     if means is not None:
         found = tuple(means.shape) if hasattr(means, "shape") else np.shape(means)  # without reading it
@@ -115,54 +108,69 @@ def _expected(pair: Pair, means: Any) -> Any:
 
 
 class _BinSums:
-    """Sums over the pixels of each bin of intensity."""
+    """Sums over the pixels of each intensity bin."""
 
-    def __init__(self, noise: NoiseModel, step: float) -> None:
-        bins = len(_EDGES) - 1
-        self._noise, self._step = noise, step
-        self._pixels = np.zeros(bins, np.int64)
-        self._sums = dict.fromkeys(_SUMS, np.zeros(bins))
-        self._histogram = np.zeros((bins, ERROR_CELLS), np.int64)
-        self.largest = np.zeros(bins)
+    def __init__(self, pair: Pair) -> None:
+        self._pair = pair
+        self._pixels, self._differences = np.zeros((2, _BINS), np.int64)
+        self._sums, self._squares, self.largest = np.zeros((5, _BINS)), np.zeros(_BINS), np.zeros(_BINS)
+        self._histogram = np.zeros((_BINS, ERROR_CELLS), np.int64)
         self.within_bound = True
+        self._last: FloatArray | None = None
 
     def add(self, raw: FloatArray, stored: FloatArray, mean: FloatArray) -> None:
-        """Take a block of both movies and their expected counts."""
-        photons = self._noise.photons(mean).ravel()
+        """Add a block of both movies and their expected counts."""
+        photons = self._pair.photons(mean).ravel()
         where = np.searchsorted(_EDGES, photons, side="right") - 1
         error = (stored - raw).ravel()
-        # (stored - mean)^2 - (raw - mean)^2 is what is added to the variance, up to the square of the bias.
+        # (stored - mean)^2 - (raw - mean)^2 is the added variance plus the squared bias.
         cross = 2 * error * (raw - mean).ravel()
         change = cross + error * error
-        bins = len(_EDGES) - 1
-        pixels = np.bincount(where, minlength=bins)
-        self._pixels += pixels
+        self._pixels += np.bincount(where, minlength=_BINS)
         values = (photons, error, error * error, cross, change * change)
-        for name, value in zip(_SUMS, values, strict=True):
-            self._sums[name] = self._sums[name] + np.bincount(where, value, minlength=bins)
-        sigma = self._noise.codec_sigma(np.maximum(raw, stored)).ravel()
-        relative = error / sigma
-        self._count_errors(where, relative, np.flatnonzero(pixels))
-        excess = np.abs(error) - (self._step / 2 * sigma + 0.5 * (self._step > 0))
+        self._sums += [np.bincount(where, value, minlength=_BINS) for value in values]
+        sigma, step = self._pair.codec_sigma(np.maximum(raw, stored)).ravel(), self._pair.step
+        self._count_errors(where, error / sigma)
+        self._measure_noise(raw, mean)
+        excess = np.abs(error) - (step / 2 * sigma + 0.5 * (step > 0))
         self.within_bound &= bool(excess.max() <= 1e-9 * np.abs(stored).max() + 1e-12)
 
-    def _count_errors(self, where: AnyArray, relative: FloatArray, present: AnyArray) -> None:
-        """The histogram and the largest error of each bin there is, from errors in units of the codec's noise."""
-        cell = np.floor(relative / (self._step or 1.0) / ERROR_CELL + ERROR_CELLS / 2)
+    def _measure_noise(self, raw: FloatArray, mean: FloatArray) -> None:
+        """Add squared differences between frames, and then lines, in which the scene and smooth changes cancel.
+
+        Differences are taken across lines because noise may be correlated along them.
+        """
+        frames = raw if self._last is None else np.concatenate([self._last, raw])
+        self._last = raw[-1:].copy()
+        change = np.diff(frames, axis=0)
+        if not len(change):
+            return
+        expected, share = mean[-len(change) :], 2.0
+        if change.shape[-2] > 1:
+            change, share = np.diff(change, axis=-2), 4.0
+            expected = (expected[..., 1:, :] + expected[..., :-1, :]) / 2
+        where = np.searchsorted(_EDGES, self._pair.photons(expected).ravel(), side="right") - 1
+        self._differences += np.bincount(where, minlength=_BINS)
+        self._squares += np.bincount(where, np.square(change).ravel() / share, minlength=_BINS)
+
+    def _count_errors(self, where: AnyArray, relative: FloatArray) -> None:
+        """Update the histogram and largest error of each bin, from errors in units of the codec's noise."""
+        cell = np.floor(relative / (self._pair.step or 1.0) / ERROR_CELL + ERROR_CELLS / 2)
         key = where * ERROR_CELLS + np.clip(cell, 0, ERROR_CELLS - 1).astype(np.int64)
         self._histogram += np.bincount(key, minlength=self._histogram.size).reshape(self._histogram.shape)
-        magnitude = np.abs(relative)
-        for index in present:
-            self.largest[index] = max(self.largest[index], float(magnitude[where == index].max()))
+        np.maximum.at(self.largest, where, np.abs(relative))
 
     def bins(self, freedom: float) -> tuple[IntensityBin, ...]:
-        """The bins that have pixels."""
+        """Return the bins that contain pixels."""
         return tuple(self._bin(int(index), freedom) for index in np.flatnonzero(self._pixels))
 
     def _bin(self, index: int, freedom: float) -> IntensityBin:
         pixels = int(self._pixels[index])
-        photons, error, square, cross, change_square = (float(self._sums[name][index]) / pixels for name in _SUMS)
-        variance = self._noise.conversion_gain**2 * photons
+        photons, error, square, cross, change_square = (self._sums[:, index] / pixels).tolist()
+        differences = int(self._differences[index])
+        measured = differences >= _DIFFERENCES and float(self._squares[index]) > 0
+        model = self._pair.conversion_gain**2 * photons
+        variance = float(self._squares[index]) / differences if measured else model
         known = variance > 0
         sigma = math.sqrt(variance)
         change = square + freedom * cross
@@ -173,6 +181,8 @@ class _BinSums:
             high=float(min(_EDGES[index + 1], 2.0**64)),
             photons=photons,
             pixels=pixels,
+            noise=sigma if known else None,
+            measured=measured,
             bias=error / sigma if known else None,
             bias_error=error_spread / sigma if known else None,
             inflation=(change - error * error) / variance if known else None,

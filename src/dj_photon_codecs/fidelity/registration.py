@@ -1,4 +1,4 @@
-"""Rigid motion of a movie: measured by phase correlation, and undone."""
+"""Measure the rigid motion of a movie by phase correlation, and undo it."""
 
 from __future__ import annotations
 
@@ -6,28 +6,20 @@ import numpy as np
 
 from .._typing import FloatArray
 
-#: Width of the low pass on the phase correlation's peak [pixels], which makes it smooth enough to interpolate.
+#: Width of the low pass that makes the phase correlation peak smooth enough to interpolate [pixels].
 _PEAK_PX = 1.0
-
-#: Width of what the high pass takes out, as part of the frame: illumination and vignette, which do not move.
+#: Width of the high pass, as a fraction of the frame; it removes illumination and vignetting, which do not move.
 _STATIC = 1 / 16
-
-#: Part of the frame along each axis that motion is looked for in, to either side.
-_FARTHEST = 1 / 8
+_FARTHEST = 1 / 8  # largest shift searched in either direction, as a fraction of the frame along each axis
 
 
 class Registration:
     """Shifts of frames against a template.
 
-    The shift is where the phase correlation of the two peaks (C. D. Kuglin and D. C. Hines, Proc. IEEE Int. Conf.
-    Cybernetics and Society 1975, p. 163), with a parabola through the logarithm of the peak and its neighbours for the
-    fraction of a pixel. Each frequency weighs as much as the template's power stands above the noise of a frame there,
-    and the lowest ones, where the light is, nothing.
-
-    Parameters
-    ----------
-    template
-        Stabilised image: (height, width).
+    The shift is the peak of the phase correlation (C. D. Kuglin and D. C. Hines, Proc. IEEE Int. Conf. Cybernetics and
+    Society 1975, p. 163). A parabola through the logarithm of the peak and its neighbours gives the fraction of a
+    pixel. Each frequency is weighted by the template's power relative to that power plus the noise of a frame; a high
+    pass removes illumination. The template is a stabilised image.
     """
 
     def __init__(self, template: FloatArray) -> None:
@@ -42,16 +34,15 @@ class Registration:
         weight = lowpass * highpass * power / (power + noise)
         self._against = np.conj(spectrum) / np.maximum(np.abs(spectrum), 1e-12) * weight
         reach = [max(1, min(int(_FARTHEST * n), n // 2 - 2)) for n in self._shape]
-        self._rows = np.arange(-reach[0], reach[0] + 1)
-        self._columns = np.arange(-reach[1], reach[1] + 1)
+        self._rows, self._columns = (np.arange(-n, n + 1) for n in reach)
 
     def _spectrum(self, frames: FloatArray) -> FloatArray:
-        """Fourier transform of frames less their mean, tapered at the edges."""
+        """Fourier transform of mean-subtracted frames, tapered at the edges."""
         centred = frames - frames.mean(axis=(-2, -1), keepdims=True)
         return np.asarray(np.fft.rfft2(centred * self._window))
 
     def shifts(self, frames: FloatArray) -> FloatArray:
-        """How far each of the stabilised frames (time, height, width) has moved: (time, 2) rows and columns."""
+        """Shifts of stabilised frames (time, height, width), as rows and columns: (time, 2) [pixels]."""
         found = np.empty((len(frames), 2))
         for index, frame in enumerate(frames):
             spectrum = self._spectrum(frame)
@@ -66,7 +57,7 @@ class Registration:
 
 
 def _vertex(line: FloatArray, top: int) -> float:
-    """Where a parabola through the logarithms of the highest value and its neighbours peaks, from -0.5 to 0.5."""
+    """Offset, -0.5 to 0.5, of the vertex of a parabola through the logarithms of the peak and its neighbours."""
     if not 0 < top < len(line) - 1 or line[top - 1 : top + 2].min() <= 0:
         return 0.0
     left, middle, right = np.log(line[top - 1 : top + 2]).tolist()
@@ -75,7 +66,7 @@ def _vertex(line: FloatArray, top: int) -> float:
 
 
 def moved_back(frames: FloatArray, shifts: FloatArray) -> FloatArray:
-    """Frames with their motion undone, bilinearly; what comes from outside of the frame repeats its edge."""
+    """Undo motion by bilinear interpolation; pixels from outside the frame repeat its edge."""
     height, width = frames.shape[1:]
     back = np.empty_like(frames)
     for target, frame, (dy, dx) in zip(back, frames, shifts.tolist(), strict=True):
@@ -84,7 +75,7 @@ def moved_back(frames: FloatArray, shifts: FloatArray) -> FloatArray:
 
 
 def _interpolated(image: FloatArray, shift: float, size: int, axis: int) -> FloatArray:
-    """Values of an image at ``i + shift`` along one axis."""
+    """Interpolate an image at ``i + shift`` along one axis."""
     whole = int(np.floor(shift))
     fraction = shift - whole
     first = np.clip(np.arange(size) + whole, 0, size - 1)

@@ -1,159 +1,119 @@
-"""What a fidelity report holds, and how it reads."""
+"""The fidelity report: fields, text and plots."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Self
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
 
-from .._typing import Json
-from ..errors import FormatError
+import numpy as np
+
+from .base import Report
 from .residual import ImageResidue, Lag
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
-#: Histograms of errors have this many cells of that width [steps of noise]; the middle one is around 0.
+#: Number of cells of the error histograms, and their width [quantisation steps]; the middle cell is centred on 0.
 ERROR_CELLS, ERROR_CELL = 91, 0.05
+_BAR = 2.0  # half-length of error bars and bands [standard errors]
 
 
 @dataclass(frozen=True)
 class IntensityBin:
-    """Pixels of nearly one expected intensity.
-
-    Attributes
-    ----------
-    low, high
-        The bin [expected photons a pixel]: low <= photons < high.
-    photons
-        Mean of the pixels in it.
-    pixels
-        How many pixels (of all frames).
-    bias, bias_error
-        Mean of stored less raw counts, and its standard error [noise standard deviations at this intensity]. None where
-        there is no noise to measure in.
-    inflation, inflation_error
-        Variance of the stored counts less that of the raw ones, over the noise variance, and its standard error.
-    mean_square
-        Mean square of stored less raw counts, over the noise variance.
-    largest_error
-        Largest change of a count, in units of the noise that the codec goes by at the larger of the two counts.
-    histogram
-        Number of pixels by their change in steps of noise (in noise standard deviations where the step is 0): 91 cells
-        of 0.05, the middle one around 0; the outer ones hold what lies beyond.
-    """
+    """Figures for pixels of nearly equal expected intensity."""
 
     low: float
+    """Lower edge [expected photons per pixel]."""
     high: float
+    """Upper edge, exclusive [expected photons per pixel]."""
     photons: float
+    """Mean intensity of its pixels [expected photons per pixel]."""
     pixels: int
+    """Number of pixels, over all frames."""
+    noise: float | None
+    """Noise standard deviation of the raw counts [ADU], the unit of the figures below; None if it is 0."""
+    measured: bool
+    """Whether ``noise`` was measured in the movie, from differences between frames and lines. If there are too few of
+    them, it comes from the noise model."""
     bias: float | None
+    """Mean of stored less raw counts [noise standard deviations at this intensity]; None without noise."""
     bias_error: float | None
+    """Standard error of ``bias``."""
     inflation: float | None
+    """Increase in variance from raw to stored counts, relative to the noise variance."""
     inflation_error: float | None
+    """Standard error of ``inflation``."""
     mean_square: float | None
+    """Mean square of stored less raw counts, relative to the noise variance."""
     largest_error: float
+    """Largest change of a count, in units of the noise that the codec assumes at the larger of the two counts."""
     histogram: tuple[int, ...]
+    """Number of pixels by change, in quantisation steps (noise standard deviations if the step is 0): 91 cells of width
+    0.05, the middle one centred on 0. The outermost cells include everything beyond."""
 
 
-@dataclass(frozen=True)
-class FidelityReport:
-    """What storing did to a movie. Printed, it is a page of text; :meth:`to_dict` gives JSON, :meth:`plot` a picture.
+@dataclass(frozen=True, repr=False)
+class FidelityReport(Report):
+    """Changes that storage made to a movie: printable text, JSON by :meth:`to_dict`, plots by :meth:`plot`."""
 
-    Attributes
-    ----------
-    shape
-        Of the movie.
-    dtype
-        Of the raw counts.
-    step
-        Quantisation in noise standard deviations; 0 for none.
-    conversion_gain, zero_level
-        The noise model: variance = conversion_gain * (mean - zero_level).
-    means_given
-        Whether the expected counts were given; otherwise each pixel's mean over time stands for them.
-    bins
-        By intensity, from dark to bright.
-    largest_error
-        Largest change of a count, in units of the noise that the codec goes by.
-    within_bound
-        Whether every change is at most half a step of noise and half a count.
-    autocorrelation
-        Of the residual, in space and time.
-    image
-        What the residual keeps of the image; None for a single frame.
-    ratio, bits_per_pixel
-        Bytes of raw counts per byte stored, and bits stored per pixel; None when the size is not known.
-    limit_bits
-        Entropy of the stored counts given the mean [bits a pixel]: no coder of independent pixels does better. Where
-        they are dithered, that of plain codes of the same step.
-    lossless_limit_bits
-        The same of the raw counts.
-    """
+    _kind = "fidelity report"
 
     shape: tuple[int, ...]
+    """Shape of the movie."""
     dtype: str
+    """Data type of the raw counts."""
     step: float
+    """Quantisation in noise standard deviations; 0 for none."""
     conversion_gain: float
+    """Gain of the noise model, variance = conversion_gain * (mean - zero_level) [ADU per photon]."""
     zero_level: float
+    """Count at which the variance of the noise model is 0 [ADU]."""
     means_given: bool
+    """Whether the expected counts were given; otherwise each pixel's mean over time was used."""
     bins: tuple[IntensityBin, ...]
+    """Figures by intensity, from dark to bright."""
     largest_error: float
+    """Largest change of a count, in units of the noise that the codec assumes."""
     within_bound: bool
+    """Whether every change is at most half a step of noise and half a count."""
     autocorrelation: tuple[Lag, ...]
+    """Autocorrelation of the residual in space and time."""
     image: ImageResidue | None
+    """Correlation of the residual with the image; None for a single frame."""
     ratio: float | None
+    """Bytes of raw counts per byte stored; None if the size is unknown."""
     bits_per_pixel: float | None
+    """Bits stored per pixel; None if the size is unknown."""
     limit_bits: float
+    """Entropy of the stored counts given the mean [bits per pixel]: no coder of independent pixels does better. For
+    dithered counts, that of undithered codes of the same step."""
     lossless_limit_bits: float
+    """Entropy of the raw counts given the mean [bits per pixel]."""
 
     @property
     def limit_is_estimate(self) -> bool:
-        """Whether the limits are estimates: from means over time, in which activity and motion pass for noise."""
+        """Whether the limits are estimates from means over time, where activity and motion count as noise."""
         return not self.means_given
 
     @property
     def nominal_inflation(self) -> float:
-        """Variance that an even error of one step adds, over the noise variance: step^2 / 12."""
+        """Relative variance added by a uniform error of one step: step^2 / 12."""
         return self.step**2 / 12
 
     @property
     def histogram(self) -> tuple[int, ...]:
-        """Number of pixels by their change in steps of noise, at all intensities; cells as in :class:`IntensityBin`."""
+        """Histogram of changes over all intensities; cells as in :attr:`IntensityBin.histogram`."""
         return tuple(sum(column) for column in zip(*(each.histogram for each in self.bins), strict=True))
 
-    def to_dict(self) -> Json:
-        """The report as JSON values; :meth:`from_dict` is the inverse."""
-        return {**asdict(self), "shape": list(self.shape)}
-
-    @classmethod
-    def from_dict(cls, document: Json) -> Self:
-        """The report of JSON values.
-
-        Raises
-        ------
-        FormatError
-            When they are not those of a report.
-        """
-        try:
-            values: dict[str, Any] = dict(document)
-            values["shape"] = tuple(values["shape"])
-            values["bins"] = tuple(
-                IntensityBin(**{**each, "histogram": tuple(each["histogram"])}) for each in values["bins"]
-            )
-            values["autocorrelation"] = tuple(Lag(**each) for each in values["autocorrelation"])
-            values["image"] = None if values["image"] is None else ImageResidue(**values["image"])
-            return cls(**values)
-        except (KeyError, TypeError) as error:
-            raise FormatError(f"this is no fidelity report: {type(error).__name__}: {error}") from error
+    def _panels(self) -> tuple[Callable[[Any, Axes], None], ...]:
+        return _bias, _inflation, _errors, _residual
 
     def __str__(self) -> str:
-        return "\n".join([*self._head(), "", *self._table(), "", *self._residual(), "", *self._size()])
+        return "\n".join([*self._head(), "", *self._table(), "", *self._residual(), "", self._size()])
 
     def _head(self) -> list[str]:
-        """What was compared."""
+        """Header lines: movies and largest error."""
         how = f"step {self.step:g} sigma" if self.step else "lossless"
         means = "expected counts as given" if self.means_given else "each pixel's mean over time"
         bound = "within" if self.within_bound else "BEYOND"
@@ -164,17 +124,21 @@ class FidelityReport:
         ]
 
     def _table(self) -> list[str]:
-        """Bias and variance by intensity."""
-        lines = [f"{'photons':>10} {'pixels':>11} {'bias [sigma]':>18} {'variance added':>18} {'largest':>8}"]
-        for each in self.bins:
-            lines.append(
-                f"{each.photons:>10.3g} {each.pixels:>11} {_with_error(each.bias, each.bias_error, 1, ''):>18} "
-                f"{_with_error(each.inflation, each.inflation_error, 100, ' %'):>18} {each.largest_error:>8.3f}"
-            )
+        """Table of bias and variance by intensity."""
+        titles = f"{'photons':>10} {'pixels':>11} {'sigma [ADU]':>12} {'bias [sigma]':>18} {'variance added':>18} "
+        lines = [titles + f"{'largest':>8}"]
+        lines += (
+            f"{each.photons:>10.3g} {each.pixels:>11} {_noise(each):>12} "
+            f"{_with_error(each.bias, each.bias_error, 1, ''):>18} "
+            f"{_with_error(each.inflation, each.inflation_error, 100, ' %'):>18} {each.largest_error:>8.3f}"
+            for each in self.bins
+        )
+        if not all(each.measured for each in self.bins):
+            lines.append("* of the noise model: too few pixels to measure it; all others are measured in the raw movie")
         return [*lines, f"an even error of one step adds {100 * self.nominal_inflation:.2f} % of variance"]
 
     def _residual(self) -> list[str]:
-        """Whether the residual is noise."""
+        """Lines about structure left in the residual."""
         lines = ["residual against itself, in units of the spread of independent numbers:"]
         named = (
             f"{lag.frames},{lag.rows},{lag.columns}: {lag.correlation / lag.spread:+.1f}"
@@ -188,45 +152,102 @@ class FidelityReport:
             )
         return lines
 
-    def _size(self) -> list[str]:
-        """What was saved."""
-        kind = "estimated from means over time" if self.limit_is_estimate else "at the given means"
-        lines = []
+    def _size(self) -> str:
+        """Line about the size."""
+        size = "size unknown"
         if self.ratio is not None and self.bits_per_pixel is not None:
-            lines.append(
-                f"stored in {self.bits_per_pixel:.3f} bits a pixel, {self.ratio:.2f} times smaller; the limit is"
-            )
-        else:
-            lines.append("size unknown; the limit is")
-        lines[0] += f" {self.limit_bits:.3f} bits ({kind}), without loss {self.lossless_limit_bits:.3f}"
-        return lines
+            size = f"stored in {self.bits_per_pixel:.3f} bits a pixel, {self.ratio:.2f} times smaller"
+        kind = "estimated from means over time" if self.limit_is_estimate else "at the given means"
+        return f"{size}; the limit is {self.limit_bits:.3f} bits ({kind}), without loss {self.lossless_limit_bits:.3f}"
 
-    def plot(self, where: str | os.PathLike[str] | Sequence[Axes]) -> Figure:
-        """Draw the report: bias, variance, errors and residual in four panels.
 
-        Parameters
-        ----------
-        where
-            The file to write (PNG, PDF or SVG by its name), or four matplotlib axes to draw in.
-
-        Returns
-        -------
-        matplotlib.figure.Figure
-            The figure drawn in.
-
-        Raises
-        ------
-        ImportError
-            Without matplotlib, which is in the ``viz`` extra.
-        """
-        from .plots import draw_fidelity
-
-        return draw_fidelity(self, where)
+def _noise(each: IntensityBin) -> str:
+    """Format the noise of a bin, with a star if it comes from the noise model."""
+    return "-" if each.noise is None else f"{each.noise:.4g}{'' if each.measured else '*'}"
 
 
 def _with_error(value: float | None, error: float | None, factor: float, unit: str) -> str:
-    """A value and its standard error, as text."""
+    """Format a value with its standard error."""
     if value is None or error is None:
         return "-"
     digits = 4 if factor == 1 else 2
     return f"{factor * value:+.{digits}f} +- {factor * error:.{digits}f}{unit}"
+
+
+#: Fraction of pixels whose bins set the range of a panel; a few dark pixels would otherwise dominate it.
+_SHOWN = 0.99
+
+
+def _curve(axis: Axes, bins: Sequence[IntensityBin], values: Sequence[float], errors: Sequence[float]) -> None:
+    """Plot values by intensity with bars of two standard errors; annotate those outside the range of most pixels."""
+    photons, heights, bars = [each.photons for each in bins], np.asarray(values), _BAR * np.asarray(errors)
+    axis.errorbar(photons, heights, yerr=bars, fmt="o-", ms=3, lw=1, capsize=2)
+    axis.set_xscale("log")
+    axis.set_xlabel("expected photons per pixel")
+    axis.axhline(0, color="0.6", lw=0.8)
+    if not bins:
+        return
+    pixels = np.array([each.pixels for each in bins])
+    order = np.argsort(-pixels)
+    most = order[: int(np.searchsorted(np.cumsum(pixels[order]), _SHOWN * pixels.sum())) + 1]
+    low, high = min(0.0, (heights - bars)[most].min()), max(0.0, (heights + bars)[most].max())
+    room = 0.15 * (high - low) or 0.1
+    axis.set_ylim(low - room, high + room)
+    for x, y in zip(photons, heights, strict=True):
+        if not low - room <= y <= high + room:
+            edge, mark = (0.97, "^") if y > 0 else (0.03, "v")
+            axis.plot(x, edge, mark, color="C0", ms=4, transform=axis.get_xaxis_transform())
+            axis.annotate(
+                f"{y:+.2g}", (x, edge), xycoords=axis.get_xaxis_transform(), xytext=(0, -4 if y > 0 else 4),
+                textcoords="offset points", fontsize=6, rotation=90, ha="center", va="top" if y > 0 else "bottom",
+            )  # fmt: skip
+
+
+def _bias(report: FidelityReport, axis: Axes) -> None:
+    bins = [each for each in report.bins if each.bias is not None]
+    _curve(axis, bins, [cast(float, each.bias) for each in bins], [cast(float, each.bias_error) for each in bins])
+    axis.set(title="bias: mean of stored - raw counts", ylabel="noise standard deviations")
+
+
+def _inflation(report: FidelityReport, axis: Axes) -> None:
+    bins = [each for each in report.bins if each.inflation is not None]
+    values = [100 * cast(float, each.inflation) for each in bins]
+    _curve(axis, bins, values, [100 * cast(float, each.inflation_error) for each in bins])
+    if report.step:
+        nominal = 100 * report.nominal_inflation
+        axis.axhline(nominal, color="C3", ls="--", lw=1, label=f"step$^2$/12 = {nominal:.2f} %")
+        axis.legend(loc="best", fontsize=8)
+    axis.set(title="variance added", ylabel="% of the noise variance")
+
+
+def _errors(report: FidelityReport, axis: Axes) -> None:
+    edges = (np.arange(ERROR_CELLS + 1) - ERROR_CELLS / 2) * ERROR_CELL
+    counts = np.array(report.histogram, np.float64)
+    axis.stairs(counts / max(1.0, counts.sum()) / ERROR_CELL, edges, fill=True, alpha=0.6)
+    unit, largest = "noise standard deviations", f"{report.largest_error:.2f}"
+    if report.step:
+        axis.plot([-0.5, -0.5, 0.5, 0.5], [0, 1, 1, 0], color="C3", ls="--", lw=1, label="even over one step")
+        axis.legend(loc="upper right", fontsize=8)
+        unit = f"steps of {report.step:g} noise standard deviations"
+        largest = f"{report.largest_error / report.step:.2f} steps"
+    axis.set_xlim(-1.5, 1.5)
+    axis.set(title=f"errors (largest: {largest})")
+    axis.set(xlabel=f"stored - raw counts [{unit}]", ylabel="part of the pixels, per unit")
+
+
+def _residual(report: FidelityReport, axis: Axes) -> None:
+    lags = report.autocorrelation
+    names = [f"{lag.frames},{lag.rows},{lag.columns}" for lag in lags]
+    axis.bar(names, [lag.correlation for lag in lags], width=0.6)
+    label, bars = "2 standard deviations of independent numbers", [_BAR * lag.spread for lag in lags]
+    axis.errorbar(names, [0.0] * len(names), yerr=bars, fmt="none", color="0.3", capsize=3, label=label)
+    axis.margins(y=0.2)
+    axis.legend(loc="upper right", fontsize=7)
+    if report.image is not None:
+        image = report.image
+        text = f"with the image: {image.correlation:+.3f} (spread {image.spread:.3f}), {image.amplitude:.4f} sigma"
+        axis.set_xlabel(f"{text} of it", fontsize=8)
+    axis.axhline(0, color="0.6", lw=0.8)
+    axis.tick_params(axis="x", labelrotation=60, labelsize=8)
+    axis.set(title="residual against itself, by lag (frames,rows,columns)", ylabel="correlation")
+    axis.title.set_fontsize(10)

@@ -1,4 +1,4 @@
-"""What is left of the image in stored less raw counts: nothing, if only noise was rounded."""
+"""Test stored less raw counts for traces of the image; there are none if only noise was rounded."""
 
 from __future__ import annotations
 
@@ -8,81 +8,60 @@ from dataclasses import dataclass
 import numpy as np
 
 from .._typing import FloatArray
+from .spikes import correlation
 
-#: Distances (frames, rows, columns) at which the residual is held against itself.
+#: Lags (frames, rows, columns) of the residual's autocorrelation.
 LAGS = (
-    (0, 0, 1),
-    (0, 1, 0),
-    (0, 1, 1),
-    (0, 0, 2),
-    (0, 2, 0),
-    (0, 0, 5),
-    (0, 5, 0),
-    (1, 0, 0),
-    (2, 0, 0),
-    (3, 0, 0),
-    (5, 0, 0),
-)
+    (0, 0, 1), (0, 1, 0), (0, 1, 1), (0, 0, 2), (0, 2, 0), (0, 0, 5), (0, 5, 0),
+    (1, 0, 0), (2, 0, 0), (3, 0, 0), (5, 0, 0),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Lag:
-    """Correlation of the residual with itself at a distance.
-
-    Attributes
-    ----------
-    frames, rows, columns
-        The distance.
-    correlation
-        From -1 to 1; 0 for a residual of 0.
-    spread
-        Standard deviation that the correlation of independent numbers would have.
-    """
+    """Autocorrelation of the residual at one lag."""
 
     frames: int
+    """Distance in frames."""
     rows: int
+    """Distance in rows."""
     columns: int
+    """Distance in columns."""
     correlation: float
+    """Correlation, from -1 to 1; 0 for a residual of 0."""
     spread: float
+    """Standard deviation of this correlation for independent numbers."""
 
 
 @dataclass(frozen=True)
 class ImageResidue:
-    """Correlation of the residual's mean image with the movie's.
+    """Correlation between the mean images of the residual and of the movie.
 
-    The two come from different frames (odd and even ones), so that the noise of one is not the noise of the other.
-
-    Attributes
-    ----------
-    correlation
-        From -1 to 1, over the pixels; 0 for a residual or an image without contrast.
-    spread
-        Standard deviation of it if nothing of the image were left: 1 / sqrt(pixels).
-    amplitude
-        Standard deviation over the pixels of what is left of the image [noise standard deviations of a frame].
+    They come from odd and even frames respectively, so that they share no noise.
     """
 
     correlation: float
+    """Correlation over the pixels, from -1 to 1; 0 for a residual or an image without contrast."""
     spread: float
+    """Standard deviation of the correlation for a residual without trace of the image: 1 / sqrt(pixels)."""
     amplitude: float
+    """Standard deviation over pixels of the image left in the residual [noise standard deviations of a frame]."""
 
 
 class ResidualSums:
-    """Sums over blocks of the residual in noise units, and what follows from them."""
+    """Accumulate the residual, in noise units, over blocks of frames."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._shape = shape
-        self._products = np.zeros(len(LAGS))
-        self._pairs = np.zeros(len(LAGS))
+        self._products, self._pairs = np.zeros((2, len(LAGS)))
         self._sum = self._squares = 0.0
         self._count = 0
         self._longest = max(lag[0] for lag in LAGS)
         self._before: FloatArray = np.empty((0, *shape[1:]))
-        self._odd = np.zeros(shape[1:])
-        self._even_counts = np.zeros(shape[1:])
+        self._odd, self._even_counts = np.zeros((2, *shape[1:]))
 
     def add(self, start: int, residual: FloatArray, raw: FloatArray) -> None:
-        """Take a block: the residual in noise units, and the raw counts; frames come in their order."""
+        """Add a block of the residual in noise units and of the raw counts; blocks must come in order."""
         self._sum += float(residual.sum())
         self._squares += float(np.vdot(residual, residual))
         self._count += residual.size
@@ -102,27 +81,22 @@ class ResidualSums:
         self._even_counts += raw[first_even::2].sum(axis=0)
 
     def lags(self) -> tuple[Lag, ...]:
-        """The autocorrelation, at the distances that the movie is large enough for."""
+        """Autocorrelation at each lag that fits into the movie."""
         mean = self._sum / self._count
         variance = self._squares / self._count - mean * mean
         found = []
         for lag, product, pairs in zip(LAGS, self._products, self._pairs, strict=True):
             if pairs:
                 covariance = product / pairs - mean * mean
-                correlation = float(covariance / variance) if variance > 0 else 0.0
-                found.append(Lag(*lag, correlation, 1 / math.sqrt(pairs)))
+                share = float(covariance / variance) if variance > 0 else 0.0
+                found.append(Lag(*lag, share, 1 / math.sqrt(pairs)))
         return tuple(found)
 
     def image(self) -> ImageResidue | None:
-        """What the residual keeps of the image; None for a single frame."""
+        """Correlation of the mean residual with the mean image; None for a single frame."""
         frames = self._shape[0]
         if frames < 2:
             return None
-        residual, picture = self._odd.ravel() / (frames // 2), self._even_counts.ravel()
-        residual, picture = residual - residual.mean(), picture - picture.mean()
-        spread = 1 / math.sqrt(residual.size)
-        norm = math.sqrt(float(residual @ residual) * float(picture @ picture))
-        if norm == 0:
-            return ImageResidue(0.0, spread, 0.0)
-        correlation = float(residual @ picture) / norm
-        return ImageResidue(correlation, spread, abs(correlation) * float(residual.std()))
+        residual = self._odd.ravel() / (frames // 2)
+        found = correlation(residual, self._even_counts.ravel())
+        return ImageResidue(found, 1 / math.sqrt(residual.size), abs(found) * float(residual.std()))

@@ -1,173 +1,73 @@
-"""The same analysis of the raw and of the stored movie, and of the same scene with other noise."""
+"""Compare the analysis of a stored movie with that of the raw movie, and of the same scene with redrawn noise."""
 
 from __future__ import annotations
 
 import math
-import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Self
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._typing import FloatArray, Json
-from ..errors import FormatError
+from .._typing import FloatArray
 from ..handle import PhotonArray
 from .analysis import Analysis, Scene, analyse
-from .detection import matched_places
-from .spikes import correlation, matched_events, onsets, smoothed
+from .base import Report
+from .blocks import opened, step_of
+from .scores import Agreement, Scores, change_of, in_activity, scores_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
     from ..simulation import Recording
 
-#: How far from its true time a spike may be found [s], and the width of the rates that are correlated.
-_SPIKE_S = 0.1
 
-#: Frames in which a cell counts as active: the brightest part of its true light.
-_ACTIVE = 90
+@dataclass(frozen=True, repr=False)
+class ScienceReport(Report):
+    """Effect of storage on the results of an analysis; see also :meth:`to_dict` and :meth:`plot`."""
 
-
-@dataclass(frozen=True)
-class Scores:
-    """How right the analysis of one movie is.
-
-    Attributes
-    ----------
-    motion_error_px
-        Root mean square distance of the measured from the true shifts, less their medians; None for a movie at rest.
-    cells_found
-        How many places were taken for cells.
-    recall
-        Part of the detectable cells that have one of these within a cell's radius.
-    precision
-        Part of the places found that are detectable cells, of those that are not on one of the fainter cells.
-    trace_truth
-        Correlation of the traces with the true light of the cells, median over cells.
-    spike_recall, spike_precision
-        Part of the true onsets (spikes in neighbouring frames are one) with one found within 0.1 s, and of the found
-        ones with a true one.
-    spike_truth
-        Correlation of found and true spike rates, median over cells.
-    """
-
-    motion_error_px: float | None
-    cells_found: int
-    recall: float
-    precision: float
-    trace_truth: float
-    spike_recall: float
-    spike_precision: float
-    spike_truth: float
-
-
-@dataclass(frozen=True)
-class Agreement:
-    """How far the analysis of one movie agrees with that of the raw movie; tuples have one entry per detectable cell.
-
-    Attributes
-    ----------
-    motion_px
-        Root mean square distance between the shifts; None for a movie at rest.
-    cells_in_both
-        Places found in both, within a cell's radius.
-    traces
-        Correlation of the traces.
-    dff_bias
-        Mean dF/F less that of the raw movie, in frames in which the cell is active.
-    spikes
-        Correlation of spike rates.
-    """
-
-    motion_px: float | None
-    cells_in_both: int
-    traces: tuple[float, ...]
-    dff_bias: tuple[float, ...]
-    spikes: tuple[float, ...]
-
-
-@dataclass(frozen=True)
-class ScienceReport:
-    """What storing changes in the results of an analysis. It prints as text; see :meth:`to_dict` and :meth:`plot`.
-
-    Attributes
-    ----------
-    step
-        Quantisation in noise standard deviations; 0 for none.
-    ratio
-        Bytes of raw counts per byte stored; None when unknown.
-    cells
-        Number of detectable cells.
-    raw, stored
-        The scores of both movies.
-    redrawn
-        The scores of the same scene with other noise.
-    change
-        Stored against raw.
-    redrawn_change
-        Other noise against raw: what a second recording of the same would change.
-    noise_share
-        Part of the variance of each raw trace that is noise of single pixels.
-    dff
-        dF/F of each raw trace in frames in which the cell is active.
-    """
+    _kind = "science report"
 
     step: float
+    """Quantisation in noise standard deviations; 0 for none."""
     ratio: float | None
+    """Bytes of raw counts per byte stored; None when unknown."""
     cells: int
+    """Number of detectable cells."""
     raw: Scores
+    """Scores of the raw movie."""
     stored: Scores
+    """Scores of the stored movie."""
     redrawn: tuple[Scores, ...]
+    """Scores of the same scene with redrawn noise."""
     change: Agreement
+    """Agreement of the stored with the raw movie."""
     redrawn_change: tuple[Agreement, ...]
+    """Agreement of redrawn noise with the raw movie: the difference a second recording would make."""
     noise_share: tuple[float, ...]
+    """Fraction of the variance of each raw trace that is pixel noise."""
     dff: tuple[float, ...]
+    """Mean dF/F of each raw trace in frames in which the cell is active."""
 
     @property
     def expected_traces(self) -> tuple[float, ...]:
-        """Correlation of raw and stored traces that follows from the added variance alone.
+        """Correlation of raw and stored traces expected from the added variance alone.
 
-        1 / sqrt(1 + step^2 / 12 * noise_share): where a trace is nothing but noise, 0.990 at step 0.5, however many
-        pixels it is the mean of.
+        This is 1 / sqrt(1 + step^2 / 12 * noise_share). For a trace of pure noise it is 0.990 at step 0.5, however many
+        pixels are averaged.
         """
         return tuple(1 / math.sqrt(1 + self.step**2 / 12 * share) for share in self.noise_share)
 
     @property
     def cells_within_redraws(self) -> bool | None:
-        """Whether the count of cells differs from the raw one by no more than redrawn noise makes it; None without."""
+        """Whether storage changes the cell count no more than redrawn noise does; None without redrawn movies."""
         if not self.redrawn:
             return None
         spread = max(abs(each.cells_found - self.raw.cells_found) for each in self.redrawn)
         return abs(self.stored.cells_found - self.raw.cells_found) <= spread
 
-    def to_dict(self) -> Json:
-        """The report as JSON values; :meth:`from_dict` is the inverse."""
-        document: Json = asdict(self)
-        return document
-
-    @classmethod
-    def from_dict(cls, document: Json) -> Self:
-        """The report of JSON values.
-
-        Raises
-        ------
-        FormatError
-            When they are not those of a report.
-        """
-        try:
-            values: dict[str, Any] = dict(document)
-            for name in ("raw", "stored"):
-                values[name] = Scores(**values[name])
-            values["redrawn"] = tuple(Scores(**each) for each in values["redrawn"])
-            values["change"] = _agreement(values["change"])
-            values["redrawn_change"] = tuple(_agreement(each) for each in values["redrawn_change"])
-            for name in ("noise_share", "dff"):
-                values[name] = tuple(values[name])
-            return cls(**values)
-        except (KeyError, TypeError) as error:
-            raise FormatError(f"this is no science report: {type(error).__name__}: {error}") from error
+    def _panels(self) -> tuple[Callable[[Any, Axes], None], ...]:
+        return _traces, _dff, _spikes, _scores
 
     def __str__(self) -> str:
         size = "" if self.ratio is None else f", {self.ratio:.2f} times smaller"
@@ -191,25 +91,8 @@ class ScienceReport:
         lines.append(f"lowest trace correlation {low:.5f}; {expected:.5f} follows from the added variance")
         return "\n".join(lines)
 
-    def plot(self, where: str | os.PathLike[str] | Sequence[Axes]) -> Figure:
-        """Draw the report: traces, dF/F, spikes and scores in four panels.
 
-        Parameters
-        ----------
-        where
-            The file to write, or four matplotlib axes to draw in.
-
-        Raises
-        ------
-        ImportError
-            Without matplotlib, which is in the ``viz`` extra.
-        """
-        from .plots import draw_science
-
-        return draw_science(self, where)
-
-
-#: The rows of the text.
+#: Rows of the printed report.
 _LABELS = {
     "motion_error_px": "motion, error [pixels]",
     "cells_found": "cells found",
@@ -229,123 +112,107 @@ _CHANGES: dict[str, Callable[[Agreement], float | None]] = {
 }
 
 
-def _agreement(document: Json) -> Agreement:
-    """An agreement of JSON values."""
-    lists = {name: tuple(document[name]) for name in ("traces", "dff_bias", "spikes")}
-    return Agreement(**{**document, **lists})
-
-
 def science_report(
-    recording: Recording,
-    handle: Any,
-    *,
-    redrawn: Iterable[Recording] = (),
-    step: float | None = None,
+    recording: Recording, handle: Any, *, redrawn: Iterable[Recording] = (), step: float | None = None
 ) -> ScienceReport:
     """Analyse the raw and the stored movie of a simulated recording in the same way, and compare.
 
     Parameters
     ----------
     recording
-        With a known truth and at least one detectable cell.
+        Recording with ground truth and at least one detectable cell.
     handle
-        What is stored of it: a :class:`~dj_photon_codecs.PhotonArray`, or any array of counts.
+        Stored movie: a :class:`~dj_photon_codecs.PhotonArray`, its path, or any array of counts.
     redrawn
-        The same tissue with other draws of the noise, ``simulate(spec.with_noise_seed(1))``: what a codec changes is
-        little when these differ more. They are analysed one by one, so that a generator keeps memory low.
+        The same tissue with redrawn noise, ``simulate(spec.with_noise_seed(1))``. If these differ more from the raw
+        movie than the stored one does, the codec changes little. They are analysed one by one, so pass a generator to
+        save memory.
     step
-        Quantisation in noise standard deviations; that of the handle when None, and 0 for an array.
+        Quantisation in noise standard deviations; by default that of the handle, or 0 for an array.
 
     Raises
     ------
     InvalidMovieError
-        When shapes differ, or no cell is detectable.
+        If the shapes differ, or no cell is detectable.
+    ConfigurationError
+        If the recording does not come from this package's simulation.
     """
     scene = Scene.of(recording)
     raw = analyse(recording.observed, scene)
     others = [analyse(each.observed, scene) for each in redrawn]
-    return compare(scene, raw, handle, others, step=step)
+    with opened(handle) as movie:
+        return compare(scene, raw, movie, others, step=step)
 
 
 def compare(
     scene: Scene, raw: Analysis, handle: Any, redrawn: Sequence[Analysis] = (), *, step: float | None = None
 ) -> ScienceReport:
-    """As :func:`science_report`, with the analysis of the raw and of the redrawn movies at hand.
+    """Like :func:`science_report`, but reuse the analyses of the raw and redrawn movies.
 
-    For several stored versions of one recording.
+    Use it to compare several stored versions of one recording.
     """
     stored = analyse(handle, scene)
-    known = isinstance(handle, PhotonArray)
-    if step is None:
-        step = handle.step if known else 0.0
+    sized = isinstance(handle, PhotonArray) and handle.record is not None
     return ScienceReport(
-        step=float(step),
-        ratio=handle.compression_ratio if known and handle.record is not None else None,
+        step=step_of(handle, step),
+        ratio=handle.compression_ratio if sized else None,
         cells=len(scene.centres),
-        raw=_scores(raw, scene),
-        stored=_scores(stored, scene),
-        redrawn=tuple(_scores(each, scene) for each in redrawn),
-        change=_change(stored, raw, scene),
-        redrawn_change=tuple(_change(each, raw, scene) for each in redrawn),
+        raw=scores_of(raw, scene),
+        stored=scores_of(stored, scene),
+        redrawn=tuple(scores_of(each, scene) for each in redrawn),
+        change=change_of(stored, raw, scene),
+        redrawn_change=tuple(change_of(each, raw, scene) for each in redrawn),
         noise_share=tuple(raw.noise_share.tolist()),
-        dff=tuple(_in_activity(raw.dff, scene).tolist()),
+        dff=tuple(in_activity(raw.dff, scene).tolist()),
     )
 
 
-def _rates(trains: FloatArray, scene: Scene) -> list[FloatArray]:
-    """Spike trains as smooth rates."""
-    return [smoothed(train, max(1.0, _SPIKE_S * scene.fps / 2)) for train in trains]
+def _points(report: ScienceReport, axis: Axes, x: FloatArray, of: Callable[[Agreement], Any]) -> None:
+    """Plot the change per cell: crosses for redrawn noise, dots for the stored movie."""
+    for number, other in enumerate(report.redrawn_change):
+        axis.plot(x, of(other), "x", color="0.6", ms=4, label=None if number else "other noise")
+    axis.plot(x, of(report.change), "o", ms=4, label="stored")
 
 
-def _scores(found: Analysis, scene: Scene) -> Scores:
-    """An analysis against the truth."""
-    motion = None
-    if found.shifts is not None and scene.shifts is not None:
-        motion = _distance(found.shifts, scene.shifts)
-    partner = matched_places(found.cells, scene.centres, scene.radius)
-    hits = int((partner >= 0).sum())
-    fainter = int((matched_places(found.cells[partner < 0], scene.others, scene.radius) >= 0).sum())
-    tolerance = max(1, round(_SPIKE_S * scene.fps))
-    paired = predicted = planted = 0
-    for spikes, truth in zip(found.spikes, scene.spikes, strict=True):
-        events, true_events = onsets(spikes), onsets(truth)
-        paired += matched_events(events, true_events, tolerance)
-        predicted, planted = predicted + len(events), planted + len(true_events)
-    rates = zip(_rates(found.spikes, scene), _rates(scene.spikes, scene), strict=True)
-    traces = zip(found.traces, scene.calcium, strict=True)
-    return Scores(
-        motion_error_px=motion,
-        cells_found=len(found.cells),
-        recall=hits / len(scene.centres),
-        precision=hits / max(1, len(found.cells) - fainter),
-        trace_truth=float(np.median([correlation(a, b) for a, b in traces])),
-        spike_recall=paired / max(1, planted),
-        spike_precision=paired / max(1, predicted),
-        spike_truth=float(np.median([correlation(a, b) for a, b in rates])),
-    )
+def _traces(report: ScienceReport, axis: Axes) -> None:
+    share = np.array(report.noise_share)
+    order = np.argsort(share)
+    _points(report, axis, share, lambda change: 1 - np.array(change.traces))
+    if report.step:
+        axis.plot(share[order], 1 - np.array(report.expected_traces)[order], "C3--", lw=1, label="added variance")
+    axis.axhline(1e-3, color="0.3", lw=0.8, ls=":", label="correlation 0.999")
+    axis.set(xscale="log", yscale="log", title="traces: 1 - correlation with raw")
+    axis.set(xlabel="share of noise in the raw trace's variance [%]", ylabel="1 - correlation")
+    low, high = axis.get_xlim()
+    ticks = [n * 10.0**power for power in range(-9, 1) for n in (1, 2, 5) if low <= n * 10.0**power <= high]
+    axis.set_xticks(ticks, [f"{100 * tick:g}" for tick in ticks])
+    axis.set_xticks([], minor=True)
+    axis.legend(fontsize=8)
 
 
-def _change(found: Analysis, raw: Analysis, scene: Scene) -> Agreement:
-    """An analysis against that of the raw movie."""
-    motion = None if found.shifts is None or raw.shifts is None else _distance(found.shifts, raw.shifts)
-    rates = zip(_rates(found.spikes, scene), _rates(raw.spikes, scene), strict=True)
-    return Agreement(
-        motion_px=motion,
-        cells_in_both=int((matched_places(found.cells, raw.cells, scene.radius) >= 0).sum()),
-        traces=tuple(correlation(a, b) for a, b in zip(found.traces, raw.traces, strict=True)),
-        dff_bias=tuple((_in_activity(found.dff, scene) - _in_activity(raw.dff, scene)).tolist()),
-        spikes=tuple(correlation(a, b) for a, b in rates),
-    )
+def _dff(report: ScienceReport, axis: Axes) -> None:
+    _points(report, axis, np.array(report.dff), lambda change: change.dff_bias)
+    axis.axhline(0, color="0.6", lw=0.8)
+    axis.set(title="change of dF/F in activity", xlabel="dF/F of the raw movie")
+    axis.set_ylabel("dF/F less that of the raw movie")
+    axis.legend(fontsize=8)
 
 
-def _distance(first: FloatArray, second: FloatArray) -> float:
-    """Root mean square distance between two courses of motion, whatever their origins."""
-    apart = first - second
-    apart = apart - np.median(apart, axis=0)
-    return math.sqrt(float((apart**2).sum(axis=1).mean()))
+def _spikes(report: ScienceReport, axis: Axes) -> None:
+    values = [report.change.spikes, *(each.spikes for each in report.redrawn_change)]
+    names = ["stored", *(f"other noise {n + 1}" for n in range(len(values) - 1))]
+    axis.boxplot([list(each) for each in values], tick_labels=names)
+    axis.set(title="spike rates against those of raw", ylabel="correlation, by cell")
 
 
-def _in_activity(dff: FloatArray, scene: Scene) -> FloatArray:
-    """Mean dF/F of each cell in the frames in which it is truly active."""
-    active = scene.calcium >= np.percentile(scene.calcium, _ACTIVE, axis=1, keepdims=True)
-    return np.asarray((dff * active).sum(axis=1) / active.sum(axis=1))
+def _scores(report: ScienceReport, axis: Axes) -> None:
+    names = ("recall", "precision", "trace_truth", "spike_recall", "spike_precision", "spike_truth")
+    places = np.arange(len(names))
+    for other in report.redrawn:
+        axis.plot(places, [getattr(other, name) for name in names], "x", color="0.6", ms=5)
+    axis.plot(places - 0.1, [getattr(report.raw, name) for name in names], "s", ms=5, label="raw")
+    axis.plot(places + 0.1, [getattr(report.stored, name) for name in names], "o", ms=5, label="stored")
+    labels = ["cells:\nrecall", "precision", "traces", "spikes:\nrecall", "precision", "rates"]
+    axis.set_xticks(places, labels, fontsize=8)
+    axis.set(title="against the truth (crosses: other noise)", ylim=(0, 1.03), ylabel="part, or correlation")
+    axis.legend(fontsize=8, loc="lower right")

@@ -1,4 +1,4 @@
-"""Spikes from fluorescence: the fit of a train of decaying transients, and how it compares with the truth."""
+"""Infer spikes from fluorescence by fitting decaying transients, and match them with the truth."""
 
 from __future__ import annotations
 
@@ -6,41 +6,53 @@ import math
 
 import numpy as np
 
+from .._arguments import check
 from .._typing import AnyArray, FloatArray
 
-#: Spikes are transients that rise by this many noise standard deviations of the trace at once.
+#: Minimum size of a spike [noise standard deviations of the trace].
 THRESHOLD = 3.0
 
 
 def oasis_ar1(
     trace: FloatArray, decay: float, smallest: float = 0.0, penalty: float = 0.0
 ) -> tuple[FloatArray, FloatArray]:
-    """The non-negative sum of decaying transients that fits a trace best, and when each begins.
+    """Fit a trace with a non-negative sum of decaying transients, and return it with the spikes that start them.
 
-    Minimises ``sum((c - trace)^2) / 2 + penalty * sum(s)`` over ``s[t] = c[t] - decay * c[t-1]``, which are 0 or at
-    least ``smallest``: OASIS for an autoregressive process of order 1 (J. Friedrich, P. Zhou and L. Paninski, PLOS
-    Computational Biology 13 (2017) e1005423: algorithm 1, and its hard threshold on the size of a spike). Neighbouring
-    samples are pooled, with the solution decaying within each pool, until no pool begins lower than it may.
+    Minimises ``sum((c - trace)^2) / 2 + penalty * sum(s)``, where each ``s[t] = c[t] - decay * c[t-1]`` is 0 or at
+    least ``smallest``. This is OASIS for an autoregressive process of order 1 (J. Friedrich, P. Zhou and L. Paninski,
+    PLOS Computational Biology 13 (2017) e1005423: algorithm 1, with its hard threshold on spike size). Neighbouring
+    samples are merged into pools, each a decaying exponential, until every pool starts high enough above the last.
 
     Parameters
     ----------
     trace
         Fluorescence less its baseline: (time,).
     decay
-        Part of the signal that is left after a frame: 0 <= decay < 1.
+        Fraction of the signal that remains after one frame: 0 <= decay < 1.
     smallest
-        Least size of a spike, in units of the trace.
+        Minimum size of a spike, in units of the trace.
     penalty
-        On the sum of all spikes; 0 with a threshold.
+        Penalty on the sum of all spikes; use 0 with a threshold.
 
     Returns
     -------
     calcium, spikes
-        Float64 (time,) each.
+        Fitted signal and spikes, float64, (time,) each.
+
+    Raises
+    ------
+    ConfigurationError
+        If the trace is empty, not one-dimensional or not finite, or a number is out of range.
     """
+    given, trace = trace, np.asarray(trace, np.float64)
+    right = trace.ndim == 1 and trace.size and np.isfinite(trace).all()
+    check(right, "oasis_ar1: trace", given, "finite numbers along one axis, (time,)")
+    check(0 <= decay < 1, "oasis_ar1: decay", decay, "from 0 to below 1: the part that is left after a frame")
+    check(0 <= smallest < math.inf, "oasis_ar1: smallest", smallest, "a finite number from 0")
+    check(0 <= penalty < math.inf, "oasis_ar1: penalty", penalty, "a finite number from 0")
     powers = decay ** np.arange(len(trace) + 1)
     power = powers.tolist()
-    shifted = np.asarray(trace, np.float64) - penalty * (1 - decay)
+    shifted = trace - penalty * (1 - decay)
     shifted[-1:] -= penalty * decay
     values: list[float] = []
     weights: list[float] = []
@@ -64,33 +76,33 @@ def oasis_ar1(
 
 
 def trace_noise(trace: FloatArray) -> float:
-    """Standard deviation of a trace's noise, from the upper half of its spectrum, where calcium has no power.
+    """Noise standard deviation of a trace, from the upper half of its spectrum, where calcium has no power.
 
-    E. A. Pnevmatikakis et al., Neuron 89 (2016) 285, Methods.
+    Method of E. A. Pnevmatikakis et al., Neuron 89 (2016) 285.
     """
     power = np.abs(np.fft.rfft(trace - trace.mean())) ** 2 / len(trace)
     return math.sqrt(float(power[len(power) // 2 :].mean()))
 
 
 def deconvolved(dff: FloatArray, decay: float) -> FloatArray:
-    """Spikes of a dF/F trace: OASIS with a threshold of three standard deviations of the trace's noise.
+    """Spikes of a dF/F trace, by OASIS with a threshold of three noise standard deviations.
 
-    The trace's 20th percentile is 0; noise puts that below the resting level by 0.84 of its standard deviation.
+    dF/F is 0 at the trace's 20th percentile, which noise puts 0.84 standard deviations below the resting level.
     """
     noise = trace_noise(dff)
     return oasis_ar1(dff - 0.8416 * noise, decay, smallest=THRESHOLD * noise)[1]
 
 
 def onsets(train: FloatArray) -> AnyArray:
-    """Frames in which spikes begin: a slow rise, or a burst, that goes on over several frames counts once."""
+    """Frames in which spikes start; a slow rise or burst over several consecutive frames counts once."""
     active = train > 0
     return np.flatnonzero(active & ~np.concatenate([[False], active[:-1]]))
 
 
 def matched_events(found: AnyArray, true: AnyArray, tolerance: int) -> int:
-    """How many events (frame numbers, sorted) have a partner of their own within ``tolerance`` frames.
+    """Number of pairs of events (sorted frame numbers) within ``tolerance`` frames, each used once.
 
-    Going through both in order and pairing the earliest that fit gives the most pairs.
+    Pairing the earliest events that fit, in order, gives the most pairs.
     """
     pairs = i = j = 0
     while i < len(found) and j < len(true):
@@ -104,14 +116,14 @@ def matched_events(found: AnyArray, true: AnyArray, tolerance: int) -> int:
 
 
 def correlation(first: FloatArray, second: FloatArray) -> float:
-    """Pearson's, 0 where one of the two is constant."""
+    """Pearson correlation; 0 if either input is constant."""
     first, second = first - first.mean(), second - second.mean()
     norm = math.sqrt(float(first @ first) * float(second @ second))
     return float(first @ second) / norm if norm > 0 else 0.0
 
 
 def smoothed(train: FloatArray, frames: float) -> FloatArray:
-    """A spike train as a rate: through a Gaussian of that standard deviation, so that a frame's delay costs little."""
+    """Smooth a spike train with a Gaussian (standard deviation in frames), so that a one-frame delay costs little."""
     reach = math.ceil(4 * frames)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / frames) ** 2)
     return np.convolve(train, kernel / kernel.sum(), mode="full")[reach : reach + len(train)]

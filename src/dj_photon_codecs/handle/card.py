@@ -1,29 +1,27 @@
-"""What a notebook shows of a movie: its facts, its photon transfer curve, and one frame.
+"""Notebook card of a movie: facts, photon transfer curve, and one frame.
 
-Everything but the frame is in the handle already. The frame costs one chunk, with the index of its shard; when the
-store does not give it, the card says why in its place.
+Only the frame needs I/O: it reads one chunk and the index of its shard. If that fails, the card shows the reason in
+place of the frame.
 """
 
 from __future__ import annotations
 
 import base64
+from functools import partial
 from html import escape
-from typing import TYPE_CHECKING
 
+from .._threads import Group
 from .._typing import AnyArray
-from .._zarr import submit
 from ..errors import CalibrationError
 from ..viz import frame_png, transfer_curve_svg
 from .facts import movie_facts
+from .interface import Movie
 
-if TYPE_CHECKING:
-    from .array import PhotonArray
-
-#: Seconds that a store has for the chunk: a notebook waits for its cards.
+#: Timeout [s] for the chunk, because the notebook blocks until the card is done.
 _PATIENCE = 10.0
 
-# Colours are those of the text around it, so that the card suits light and dark pages. Inline, as notebooks keep no
-# style sheet apart from an output; and no table, which notebooks stripe.
+# The card inherits the text colour, so it suits light and dark pages. Styles are inline, because notebooks drop style
+# sheets from saved outputs. It uses no table, because notebooks stripe them.
 _CARD = (
     "display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start;width:fit-content;max-width:100%;padding:10px 14px;"
     "border:1px solid rgba(128,128,128,0.45);border-radius:6px;font-size:13px;line-height:1.5;color:inherit"
@@ -41,19 +39,19 @@ _NO_PICTURE = (
 )
 _CAPTION = "opacity:0.65;font-size:12px"
 
-#: Pixels on the screen of the longer side of a frame, at least: smaller frames are enlarged.
+#: Minimum size on screen of the longer side of a frame [pixels]; smaller frames are enlarged.
 _SHOWN = 192
 
 
-def card(movie: PhotonArray) -> str:
-    """The card of a movie as HTML; never raises.
+def card(movie: Movie) -> str:
+    """Return the card of a movie as HTML; never raises.
 
-    Reads one chunk: that with the middle pixel of the middle frame (of the middle plane).
+    Reads the chunk that contains the middle pixel of the middle frame (and plane).
     """
     try:
         facts = [*movie_facts(movie), ("at", movie._location.label)]
         curve = _curve(movie)
-    except Exception as error:  # metadata that was altered or made up: the card tells of it, and is not to fail
+    except Exception as error:  # altered or invalid metadata: show the error in the card
         return f'<div style="{_CARD}"><b>PhotonArray</b> {escape(str(error))}</div>'
     listed = "".join(
         f'<dt style="{_NAME}">{escape(name)}</dt><dd style="{_VALUE}">{escape(value)}</dd>' for name, value in facts
@@ -64,8 +62,8 @@ def card(movie: PhotonArray) -> str:
     )
 
 
-def _curve(movie: PhotonArray) -> str:
-    """The photon transfer curve, where one was measured."""
+def _curve(movie: Movie) -> str:
+    """Return the photon transfer curve as HTML, or an empty string if none was measured."""
     try:
         noise = movie.calibration
     except CalibrationError:
@@ -73,12 +71,12 @@ def _curve(movie: PhotonArray) -> str:
     return f"<div>{transfer_curve_svg(noise)}</div>" if noise.curve else ""
 
 
-def _picture(movie: PhotonArray) -> str:
-    """The middle frame, or why there is none."""
+def _picture(movie: Movie) -> str:
+    """Return the middle frame as HTML, or the reason why it is missing."""
     try:
         counts, caption = _middle(movie)
         picture = base64.b64encode(frame_png(counts)).decode("ascii")
-    except Exception as error:  # a store, its library, a decoder: a card is how one finds out, and it is not to fail
+    except Exception as error:  # store, library or decoder errors: show them in the card
         reason = str(error) or type(error).__name__
         return f'<div style="{_NO_PICTURE}">no picture: {escape(reason)}</div>'
     height, width = counts.shape
@@ -89,19 +87,18 @@ def _picture(movie: PhotonArray) -> str:
     )
 
 
-def _middle(movie: PhotonArray) -> tuple[AnyArray, str]:
-    """The counts around the middle of the movie that are in one chunk, (height, width), and what they are of."""
+def _middle(movie: Movie) -> tuple[AnyArray, str]:
+    """Return the counts (height, width) of the chunk in the middle of the movie, and a caption."""
     grid = movie._chunks.reader.grid
     if len(grid.shape) < 3:
         raise ValueError(f"an array of shape {grid.shape} has no frames")
     index = tuple(n // 2 for n in grid.shape)
     coords = tuple(i // n for i, n in zip(index, grid.chunk, strict=True))
-    read = submit(movie._chunks.get(coords, keep=True))
-    try:
-        chunk = read.result(_PATIENCE)
-    except TimeoutError as error:
-        read.cancel()
-        raise TimeoutError(f"the store did not answer within {_PATIENCE:g} s") from error
+    with Group() as group:
+        try:
+            counts = group.start(partial(movie._chunks.get, coords)).result(_PATIENCE).counts()
+        except TimeoutError as error:
+            raise TimeoutError(f"the store did not answer within {_PATIENCE:g} s") from error
     within = tuple(i % n for i, n in zip(index[:-2], grid.chunk[:-2], strict=True))
     parts = [
         range(c * n, min((c + 1) * n, total))
@@ -111,4 +108,4 @@ def _middle(movie: PhotonArray) -> tuple[AnyArray, str]:
     for name, part, total in zip(("rows", "columns"), parts, grid.shape[-2:], strict=True):
         if len(part) < total:
             caption += f", {name} {part.start} to {part.stop - 1}"
-    return chunk[within][: len(parts[0]), : len(parts[1])], caption
+    return counts[within][: len(parts[0]), : len(parts[1])], caption

@@ -1,31 +1,26 @@
-"""What is known of a stored movie without reading it, as names and values for people."""
+"""Human-readable facts about a stored movie that need no access to the store."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from ..calibration import Calibration
 from ..errors import CalibrationError
-
-if TYPE_CHECKING:
-    from .array import PhotonArray
+from .interface import Movie
 
 Facts = list[tuple[str, str]]
 
+_VERDICT_TEXT = {"given": "given", "measured": "measured from the movie", "bounded": "bounded from below: "}
 _AXES = {3: " (time, height, width)", 4: " (time, plane, height, width)"}
 
 
-def movie_facts(movie: PhotonArray) -> Facts:
-    """Shape, dtype, profile, size and noise model of a stored movie; the store is not asked.
+def movie_facts(movie: Movie) -> Facts:
+    """Return the shape, dtype, profile, size and noise model of a stored movie, without access to the store.
 
-    Raises
-    ------
-    FormatError
-        When its metadata describes no array.
+    Raises FormatError if the metadata does not describe an array.
     """
     step = f", step {movie.step:g} noise standard deviations" if movie.step else ""
-    facts = [*array_facts(movie.shape, movie.dtype), ("profile", f"{movie.profile}{step}")]
     record = movie.record
+    reason = f", {record.reason}" if record is not None and record.reason else ""
+    facts = [*array_facts(movie.shape, movie.dtype), ("profile", f"{movie.profile}{step}{reason}")]
     if record is None:
         facts.append(("size", "not recorded: this package did not write it"))
     else:
@@ -39,24 +34,24 @@ def movie_facts(movie: PhotonArray) -> Facts:
 
 
 def array_facts(shape: tuple[int, ...], dtype: object) -> Facts:
-    """Shape and dtype of any movie."""
+    """Return the shape and dtype of any movie."""
     return [("shape", " x ".join(map(str, shape)) + _AXES.get(len(shape), "")), ("dtype", str(dtype))]
 
 
 def calibration_facts(noise: Calibration) -> Facts:
-    """A noise model, and how far it is to be relied on."""
-    if not noise.reliable:
-        return [("noise model", f"not reliable: {noise.reason}")]
+    """Return a noise model and how reliable it is."""
+    if noise.verdict == "unknown":
+        return [("noise model", f"unknown: {noise.reason}")]
     error = f" +- {100 * noise.gain_error:.1f} %" if noise.gain_error > 0 else ""
     return [
         ("gain", f"{noise.conversion_gain:.4g} ADU/photon{error}"),
         ("zero level", f"{noise.zero_level:.4g} ADU"),
-        ("noise model", "reliable, given" if noise.method == "given" else "reliable, measured from the movie"),
+        ("noise model", _VERDICT_TEXT[noise.method if noise.method == "given" else noise.verdict] + noise.reason),
     ]
 
 
 def size_text(size: float) -> str:
-    """Bytes, in the unit that leaves one to three digits before the point."""
+    """Format a size in bytes with one to three digits before the decimal point."""
     for unit in ("bytes", "kB", "MB", "GB"):
         if abs(size) < 999.5:
             return f"{size:.3g} {unit}"

@@ -1,9 +1,9 @@
-"""A lazy view of a movie with the same noise everywhere."""
+"""A lazy view of a movie with unit noise."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -11,32 +11,23 @@ import numpy.typing as npt
 from .._lazy import cached_property
 from ..anscombe.generalized import generalized_anscombe
 from ..anscombe.tables import apply_table
+from .interface import Movie
+from .lazy import LazyArray
+from .reductions import Block
 
-if TYPE_CHECKING:
-    from .array import PhotonArray
 
-
-class StabilizedView:
+class StabilizedView(LazyArray):
     """The stabilised movie: ``generalized_anscombe(counts, conversion_gain, zero_level)``, read lazily.
-
-    Attributes
-    ----------
-    shape
-        Shape of the movie.
-    dtype
-        float32.
 
     Parameters
     ----------
     movie
-        The handle.
+        Handle of the movie.
     conversion_gain, zero_level
-        Of its noise model [ADU per photon, ADU].
+        Noise model of the movie [ADU per photon, ADU].
     """
 
-    dtype = np.dtype(np.float32)
-
-    def __init__(self, movie: PhotonArray, conversion_gain: float, zero_level: float) -> None:
+    def __init__(self, movie: Movie, conversion_gain: float, zero_level: float) -> None:
         self._movie = movie
         self._gain = conversion_gain
         self._zero = zero_level
@@ -45,6 +36,15 @@ class StabilizedView:
     def shape(self) -> tuple[int, ...]:
         """Shape of the movie, (time, ..., height, width)."""
         return tuple(self._movie.shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Always float32."""
+        return np.dtype(np.float32)
+
+    @property
+    def _identity(self) -> tuple[str, ...]:
+        return (*self._movie._identity, repr(self._gain), repr(self._zero))
 
     @property
     def ndim(self) -> int:
@@ -58,28 +58,29 @@ class StabilizedView:
         return f"<StabilizedView {self.shape} float32, unit noise, of {self._movie!r}>"
 
     def __getitem__(self, selection: Any) -> npt.NDArray[np.float32]:
-        """Stabilised values of the selected counts, with a noise of 1."""
+        """Return the stabilised values of the selected counts, with a noise of 1."""
         return self._stabilize(np.asarray(self._movie[selection]))
 
-    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[npt.NDArray[np.float32]]:
-        """Stabilised frames one by one, reading ahead, as :meth:`PhotonArray.frames`."""
-        return map(self._stabilize, self._movie.frames(start, stop))
+    def frames(
+        self, start: int = 0, stop: int | None = None, *, dtype: npt.DTypeLike | None = None
+    ) -> Iterator[npt.NDArray[Any]]:
+        """Iterate over stabilised frames, reading ahead, as in :meth:`PhotonArray.frames`."""
+        stabilized = map(self._stabilize, self._movie.frames(start, stop))
+        return stabilized if dtype is None else (frame.astype(dtype) for frame in stabilized)
 
-    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
-        if copy is False:
-            raise ValueError("a stabilised view is computed when it is read: it cannot be had without a copy")
-        return np.asarray(self[...], dtype=dtype)
+    def _blocks(self) -> Iterator[Block]:
+        return ((region, self._stabilize(counts)) for region, counts in self._movie._blocks())
 
     @cached_property
     def _table(self) -> npt.NDArray[np.float32]:
         """Stabilised values of every 8- or 16-bit count, in two's complement order."""
         info = np.iinfo(self._movie.dtype)
         values = np.arange(info.min, info.max + 1, dtype=np.float64)
-        stabilized = generalized_anscombe(values, gain=self._gain, offset=self._zero)
+        stabilized = generalized_anscombe(values, self._gain, self._zero)
         return np.roll(np.asarray(stabilized, np.float32), info.min)
 
     def _stabilize(self, counts: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         if counts.dtype.kind in "ui" and counts.dtype.itemsize <= 2 and counts.ndim:
             return apply_table(self._table, np.ascontiguousarray(counts).view(f"u{counts.dtype.itemsize}"))
-        values = generalized_anscombe(counts.astype(np.float64), gain=self._gain, offset=self._zero)
+        values = generalized_anscombe(counts.astype(np.float64), self._gain, self._zero)
         return np.asarray(values, np.float32)

@@ -13,13 +13,12 @@ except ImportError as error:  # pragma: no cover
 
 from . import presets, steps
 from .footprints import Footprints
-from .pipeline import build_scene, finalize, simulate
+from .pipeline import build_scene, finalize, simulate, simulate_video
 from .recording import MissingStageError, Recording
 from .scene import Layer, Scene
 from .sensor import true_calibration
 from .spec import Acquisition, Output, Spec
 from .truth import GroundTruth, MoleculeTruth, detection_snr
-from .video import simulate_video
 
 __all__ = [
     "Acquisition",

@@ -9,7 +9,7 @@ import numpy as np
 
 from .._typing import FloatArray
 from .arithmetic import decay, exp, log
-from .draws import Stream, lognormal
+from .draws import Stream, lognormal, two_states
 from .footprints import Footprints, Patch, clip
 from .scene import Scene
 from .steps import Bleaching, CellActivity, PlaceNeurons
@@ -31,12 +31,15 @@ def place_neurons(scene: Scene, step: PlaceNeurons) -> Scene:
     centers = _apart(stream, n, extent, step.min_distance_um) + origin
     shapes = Stream(scene.seed, step.kind, "shapes")
     patches = [_soma(scene, step, center, shapes.normal(2, _HARMONICS)) for center in centers]
-    margin = (scene.margin_px, scene.margin_px)
+    margin, n = (scene.margin_px, scene.margin_px), len(patches)
     return replace(
         scene,
         footprints=Footprints.of(patches, scene.canvas_shape, margin, scene.fov_shape),
         centers_um=centers,
         soma_radius_um=step.soma_radius_um,
+        observed_sigma_px=np.zeros(n),
+        observed_gain=np.ones(n),
+        in_focus=np.ones(n, np.bool_),
     )
 
 
@@ -87,9 +90,8 @@ def cell_activity(scene: Scene, step: CellActivity) -> Scene:
     at its end.
     """
     n, frames, dt = scene.n_cells, scene.acquisition.n_frames, 1 / scene.acquisition.fps
-    amplitude = step.baseline_photons * lognormal(
-        Stream(scene.seed, step.kind, "amplitude").normal(n), step.brightness_cv
-    )
+    spread = Stream(scene.seed, step.kind, "amplitude").normal(n)
+    amplitude = step.baseline_photons * lognormal(spread, step.brightness_cv)
     S = _spikes(scene, step, n, frames, dt)
     slow, fast = decay(dt, step.tau_decay_s), decay(dt, step.tau_rise_s)
     slow_half, fast_half = decay(dt / 2, step.tau_decay_s), decay(dt / 2, step.tau_rise_s)
@@ -99,18 +101,15 @@ def cell_activity(scene: Scene, step: CellActivity) -> Scene:
         falling = falling * slow + S[:, frame] * slow_half
         rising = rising * fast + S[:, frame] * fast_half
         dff[:, frame] = (falling - rising) * (step.dff_per_spike / peak)
-    return replace(scene, amplitude=amplitude, S=S, C=amplitude[:, None] * (1 + dff))
+    return replace(scene, amplitude_per_cell=amplitude, S=S, C=amplitude[:, None] * (1 + dff))
 
 
 def _spikes(scene: Scene, step: CellActivity, n: int, frames: int, dt: float) -> FloatArray:
     """Numbers of spikes (unit, time): Poisson, at the rate of the state a cell is in."""
     chance = Stream(scene.seed, step.kind, "state").uniform(frames + 1, n)
     wake, calm = 1 - decay(dt, step.quiet_s), 1 - decay(dt, step.active_s)
-    active = chance[0] < step.active_s / (step.active_s + step.quiet_s)
-    rates = np.zeros((n, frames))
-    for frame in range(frames):
-        active = np.where(active, chance[frame + 1] >= calm, chance[frame + 1] < wake)
-        rates[:, frame] = np.where(active, step.rate_active_hz, step.rate_quiet_hz)
+    active = two_states(chance[0] < step.active_s / (step.active_s + step.quiet_s), chance[1:], wake, calm)
+    rates = np.where(active.T, step.rate_active_hz, step.rate_quiet_hz)
     return Stream(scene.seed, step.kind, "spikes").poisson(rates * dt)
 
 

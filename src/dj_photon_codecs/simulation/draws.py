@@ -3,8 +3,8 @@
 numpy promises the raw bits of a bit generator for ever, but not what ``Generator`` makes of them (NEP 19). So the bits
 come from Philox, and the distributions are made here, with the operations of :mod:`.arithmetic`.
 
-Each step of the model has streams of its own, named after it, and what is drawn per frame has one for each frame: a
-step that is added, or frames that are left out, do not change what the others draw.
+Each step of the model has separate streams named after it, one for each frame where it draws per frame: adding a
+step or leaving out frames does not change what the others draw.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import math
 
 import numpy as np
 
-from .._typing import FloatArray
+from .._typing import AnyArray, FloatArray
 from .arithmetic import exp, log
 
 #: From which mean on Poisson numbers come from transformed rejection instead of inversion.
@@ -28,83 +28,32 @@ _LOG_FACTORIAL = np.array([0.0] + [float(log(float(math.factorial(k)))) for k in
 
 # M. J. Wichura, Algorithm AS 241: The percentage points of the normal distribution, Applied Statistics 37 (1988),
 # 477-484, routine PPND16, relative accuracy 1e-16: numerators and denominators, highest power first.
+# fmt: off
 _CENTRE = (
-    (
-        2.5090809287301226727e3,
-        3.3430575583588128105e4,
-        6.7265770927008700853e4,
-        4.5921953931549871457e4,
-        1.3731693765509461125e4,
-        1.9715909503065514427e3,
-        1.3314166789178437745e2,
-        3.3871328727963666080e0,
-    ),
-    (
-        5.2264952788528545610e3,
-        2.8729085735721942674e4,
-        3.9307895800092710610e4,
-        2.1213794301586595867e4,
-        5.3941960214247511077e3,
-        6.8718700749205790830e2,
-        4.2313330701600911252e1,
-        1.0,
-    ),
+    (2.5090809287301226727e3, 3.3430575583588128105e4, 6.7265770927008700853e4, 4.5921953931549871457e4,
+     1.3731693765509461125e4, 1.9715909503065514427e3, 1.3314166789178437745e2, 3.3871328727963666080e0),
+    (5.2264952788528545610e3, 2.8729085735721942674e4, 3.9307895800092710610e4, 2.1213794301586595867e4,
+     5.3941960214247511077e3, 6.8718700749205790830e2, 4.2313330701600911252e1, 1.0),
 )
 _NEAR_TAIL = (
-    (
-        7.74545014278341407640e-4,
-        2.27238449892691845833e-2,
-        2.41780725177450611770e-1,
-        1.27045825245236838258e0,
-        3.64784832476320460504e0,
-        5.76949722146069140550e0,
-        4.63033784615654529590e0,
-        1.42343711074968357734e0,
-    ),
-    (
-        1.05075007164441684324e-9,
-        5.47593808499534494600e-4,
-        1.51986665636164571966e-2,
-        1.48103976427480074590e-1,
-        6.89767334985100004550e-1,
-        1.67638483018380384940e0,
-        2.05319162663775882187e0,
-        1.0,
-    ),
+    (7.74545014278341407640e-4, 2.27238449892691845833e-2, 2.41780725177450611770e-1, 1.27045825245236838258e0,
+     3.64784832476320460504e0, 5.76949722146069140550e0, 4.63033784615654529590e0, 1.42343711074968357734e0),
+    (1.05075007164441684324e-9, 5.47593808499534494600e-4, 1.51986665636164571966e-2, 1.48103976427480074590e-1,
+     6.89767334985100004550e-1, 1.67638483018380384940e0, 2.05319162663775882187e0, 1.0),
 )
 _FAR_TAIL = (
-    (
-        2.01033439929228813265e-7,
-        2.71155556874348757815e-5,
-        1.24266094738807843860e-3,
-        2.65321895265761230930e-2,
-        2.96560571828504891230e-1,
-        1.78482653991729133580e0,
-        5.46378491116411436990e0,
-        6.65790464350110377720e0,
-    ),
-    (
-        2.04426310338993978564e-15,
-        1.42151175831644588870e-7,
-        1.84631831751005468180e-5,
-        7.86869131145613259100e-4,
-        1.48753612908506148525e-2,
-        1.36929880922735805310e-1,
-        5.99832206555887937690e-1,
-        1.0,
-    ),
+    (2.01033439929228813265e-7, 2.71155556874348757815e-5, 1.24266094738807843860e-3, 2.65321895265761230930e-2,
+     2.96560571828504891230e-1, 1.78482653991729133580e0, 5.46378491116411436990e0, 6.65790464350110377720e0),
+    (2.04426310338993978564e-15, 1.42151175831644588870e-7, 1.84631831751005468180e-5, 7.86869131145613259100e-4,
+     1.48753612908506148525e-2, 1.36929880922735805310e-1, 5.99832206555887937690e-1, 1.0),
 )
+# fmt: on
 
 
 class Stream:
-    """One named sequence of random numbers.
+    """A sequence of random numbers, named after the step, after what it draws, and the frame where it draws per frame.
 
-    Parameters
-    ----------
-    seed
-        The recording's.
-    names
-        Of the step, of what it draws, and the frame where it draws per frame.
+    The seed is the recording's.
     """
 
     def __init__(self, seed: int, *names: str | int) -> None:
@@ -124,8 +73,8 @@ class Stream:
     def poisson(self, mean: FloatArray) -> FloatArray:
         """Whole numbers with Poisson statistics, exact for every mean >= 0, as float64.
 
-        By inversion below a mean of 10, else by W. Hoermann, The transformed rejection method for generating Poisson
-        random variables, Insurance: Mathematics and Economics 12 (1993), 39-45, algorithm PTRS.
+        By inversion below a mean of 10, else by algorithm PTRS of W. Hoermann, Insurance: Mathematics and Economics 12
+        (1993), 39-45.
         """
         flat = np.asarray(mean, np.float64).ravel()
         large = flat >= _REJECTION_FROM
@@ -137,8 +86,7 @@ class Stream:
     def gamma(self, shape: FloatArray) -> FloatArray:
         """Gamma numbers of scale 1 and the given shapes, which are at least 1 (0 gives 0).
 
-        G. Marsaglia and W. W. Tsang, A simple method for generating gamma variables, ACM Transactions on Mathematical
-        Software 26 (2000), 363-372.
+        G. Marsaglia and W. W. Tsang, ACM Transactions on Mathematical Software 26 (2000), 363-372.
         """
         flat = np.asarray(shape, np.float64).ravel()
         values = np.zeros(flat.shape)
@@ -218,6 +166,17 @@ def normal_quantile(p: FloatArray) -> FloatArray:
         tail = np.where(r <= 5.0, _ratio(_NEAR_TAIL, r - 1.6), _ratio(_FAR_TAIL, r - 5.0))
         result[tails] = np.where(q_tail < 0, -tail, tail)
     return result
+
+
+def two_states(on: AnyArray, chance: FloatArray, switch_on: float, switch_off: float) -> AnyArray:
+    """Whether each unit is on after each step, given whether it is on at first: bool of the shape of ``chance``.
+
+    ``chance`` has uniform numbers (steps, unit), the others the probabilities to switch in one step.
+    """
+    states = np.empty(chance.shape, np.bool_)
+    for index, row in enumerate(chance):
+        states[index] = on = np.where(on, row >= switch_off, row < switch_on)
+    return states
 
 
 def lognormal(normal: FloatArray, variation: float) -> FloatArray:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,21 +23,21 @@ from typing import Any, cast
 import numpy as np
 import zarr
 
+from .._system import remove_folder, rename
 from .._typing import AnyArray, Json
 from ..calibration import Calibration
 from ..errors import ConfigurationError, FormatError, PhotonCodecError
-from ..movies import open_movie, write_movie
+from ..movies import PhotonMovie, open_movie, write_movie
 from .footprints import Footprints
 from .minisim import is_minisim, load_minisim
-from .recording import Recording
-from .spec import STAGES, Spec
-from .truth import AXES, GroundTruth, MoleculeTruth
+from .spec import STAGES, Spec, spec_key
+from .truth import AXES, GroundTruth, MoleculeTruth, Parts
 
 #: Of the folder; a reader refuses a newer one.
 FORMAT_VERSION = 1
 #: The attribute that holds everything below.
 _ATTRIBUTE = "dj_photon_simulation"
-_PLANTED = ("data", "offsets", "shapes")
+_PLANTED, _FRAME = ("data", "offsets", "shapes"), ("canvas_shape", "fov_offset", "fov_shape")
 _MOLECULES = ("positions_um", "photons")
 #: Every array that a folder may have: names from outside are not made into paths.
 _ARRAYS = {
@@ -49,13 +48,7 @@ _ARRAYS = {
 }
 
 
-def spec_key(values: Mapping[str, Any]) -> str:
-    """SHA-256 of a spec's canonical JSON, as :meth:`Spec.cache_key` has it."""
-    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()
-
-
-def save(recording: Recording, path: str | os.PathLike[str], *, step: float, profile: str) -> Path:
+def save(recording: Parts, path: str | os.PathLike[str], *, step: float, profile: str) -> Path:
     """Write a recording beside its place, and move it there when it is complete; see :meth:`Recording.save`."""
     path = Path(path)
     if path.exists() or path.is_symlink():
@@ -65,22 +58,23 @@ def save(recording: Recording, path: str | os.PathLike[str], *, step: float, pro
     partial.mkdir()
     try:
         _write(recording, partial, step, profile)
-        partial.rename(path)
+        rename(partial, path)
     except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
+        remove_folder(partial)
         raise
     return path
 
 
-def _write(recording: Recording, folder: Path, step: float, profile: str) -> None:
-    """All of the folder; the document that makes it a recording comes last."""
+def _write(recording: Parts, folder: Path, step: float, profile: str) -> None:
+    """Write the folder; the document that makes it a recording comes last."""
     spec, truth = recording.spec, recording.ground_truth
+    planted, molecules = truth.planted, truth.molecules
     values = spec.to_dict() if isinstance(spec, Spec) else dict(spec)
     (folder / "spec.json").write_text(json.dumps(values, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    write_movie(str(folder / "observed"), recording.photon_movie(step=step, profile=profile), progress=False)
+    movie = PhotonMovie(recording.observed, calibration=recording.calibration, step=step, profile=profile)
+    write_movie(str(folder / "observed"), movie, progress=False)
     arrays = {f"ground_truth/{name}": array for name, array in truth.arrays().items()}
-    arrays |= {f"ground_truth/planted/{name}": getattr(truth.planted, name) for name in _PLANTED}
-    molecules = truth.molecules
+    arrays |= {f"ground_truth/planted/{name}": getattr(planted, name) for name in _PLANTED}
     if molecules is not None:
         arrays |= {f"ground_truth/molecules/{name}": getattr(molecules, name) for name in _MOLECULES}
     arrays |= {f"snapshots/{name}": array for name, array in recording.snapshots.items()}
@@ -88,33 +82,29 @@ def _write(recording: Recording, folder: Path, step: float, profile: str) -> Non
         zarr.open_group(str(folder / group), mode="a", zarr_format=3)
     for name, array in arrays.items():
         zarr.create_array(str(folder / name), data=np.asarray(array), zarr_format=3)
-    attributes = {
+    attributes: Json = {
         "format_version": FORMAT_VERSION,
         "spec_kind": "dj-photon-codecs" if isinstance(spec, Spec) else "minisim",
         "spec_cache_key": spec_key(values),
         "calibration": recording.calibration.to_dict(),
         "n_frames": truth.n_frames,
-        "canvas_shape": list(truth.planted.canvas_shape),
-        "fov_offset": list(truth.planted.fov_offset),
-        "fov_shape": list(truth.planted.fov_shape),
+        **{name: list(getattr(planted, name)) for name in _FRAME},
         "focal_depth_um": truth.focal_depth_um,
-        "molecules": None
-        if molecules is None
-        else {"sigma_um": molecules.sigma_um, "diffusion_um2_per_s": molecules.diffusion_um2_per_s},
+        "molecules": molecules and {name: getattr(molecules, name) for name in ("sigma_um", "diffusion_um2_per_s")},
         "sha256": {name: _digest(array) for name, array in arrays.items()},
     }
     zarr.create_group(str(folder), zarr_format=3, attributes={_ATTRIBUTE: attributes})
 
 
 def _digest(array: AnyArray) -> str:
-    """What an array of the truth is recognised by: its dtype, shape and bytes (little-endian)."""
+    """SHA-256 of an array's dtype, shape and bytes (little-endian)."""
     little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
     header = f"{array.dtype.newbyteorder('<').str}{array.shape}"
     return hashlib.sha256(header.encode() + little.tobytes()).hexdigest()
 
 
-def load(path: str | os.PathLike[str]) -> Recording:
-    """Open a recording, in this package's layout or minisim's; see :meth:`Recording.load`."""
+def load(path: str | os.PathLike[str]) -> Parts:
+    """The parts of a recording, in this package's layout or minisim's; see :meth:`Recording.load`."""
     path = Path(path)
     if is_minisim(path):
         return load_minisim(path)
@@ -131,15 +121,16 @@ def load(path: str | os.PathLike[str]) -> Recording:
 
 
 def _attributes(path: Path) -> Json:
-    """What the folder says of itself."""
+    """The attributes in the zarr.json of the folder."""
     try:
         document = json.loads((path / "zarr.json").read_bytes())
     except (OSError, ValueError) as error:
         raise FormatError(
             f"there is no complete recording at {path}: its zarr.json cannot be read ({type(error).__name__}: {error})"
         ) from error
-    told = document.get("attributes") if isinstance(document, dict) else None
-    attributes = told.get(_ATTRIBUTE) if isinstance(told, dict) else None
+    attributes: Any = document
+    for key in ("attributes", _ATTRIBUTE):
+        attributes = attributes.get(key) if isinstance(attributes, dict) else None
     if not isinstance(attributes, dict):
         raise FormatError(f"{path} is a Zarr group, but not a recording: it has no attribute {_ATTRIBUTE!r}")
     version = attributes.get("format_version")
@@ -151,14 +142,13 @@ def _attributes(path: Path) -> Json:
     return attributes
 
 
-def _read(path: Path, attributes: Json) -> Recording:
+def _read(path: Path, attributes: Json) -> Parts:
     """The recording, checked against its hashes."""
     spec = _read_spec(path, attributes)
-    unknown = set(attributes["sha256"]) - _ARRAYS
+    unknown = ", ".join(sorted(set(attributes["sha256"]) - _ARRAYS))
     if unknown:
         raise FormatError(
-            f"the recording at {path} names arrays that format version {FORMAT_VERSION} does not have: "
-            f"{', '.join(sorted(unknown))}"
+            f"the recording at {path} names arrays that format version {FORMAT_VERSION} does not have: {unknown}"
         )
     arrays: dict[str, Any] = {name: _read_array(path, name, digest) for name, digest in attributes["sha256"].items()}
     try:
@@ -166,24 +156,20 @@ def _read(path: Path, attributes: Json) -> Recording:
     except PhotonCodecError as error:
         raise FormatError(f"the movie of the recording at {path} cannot be read: {error}") from error
     places: dict[str, Any] = {name: arrays[f"ground_truth/planted/{name}"] for name in _PLANTED}
-    places |= {name: tuple(attributes[name]) for name in ("canvas_shape", "fov_offset", "fov_shape")}
-    planted = Footprints(**places)
-    molecules = None
-    if attributes["molecules"] is not None:
-        molecules = MoleculeTruth(
-            **{name: arrays[f"ground_truth/molecules/{name}"] for name in _MOLECULES}, **attributes["molecules"]
-        )
+    places |= {name: tuple(attributes[name]) for name in _FRAME}
+    molecules = attributes["molecules"]
+    if molecules is not None:
+        courses = {name: arrays[f"ground_truth/molecules/{name}"] for name in _MOLECULES}
+        molecules = MoleculeTruth(**courses, **molecules)
     truth = GroundTruth(
-        planted=planted,
+        planted=Footprints(**places),
         n_frames=attributes["n_frames"],
         focal_depth_um=attributes["focal_depth_um"],
         molecules=molecules,
         **{name: arrays[f"ground_truth/{name}"] for name in AXES if f"ground_truth/{name}" in arrays},
     )
-    snapshots = {
-        name.removeprefix("snapshots/"): array for name, array in arrays.items() if name.startswith("snapshots/")
-    }
-    return Recording(spec, observed, truth, Calibration.from_dict(attributes["calibration"]), snapshots)
+    snapshots = {name: arrays[f"snapshots/{name}"] for name in STAGES if f"snapshots/{name}" in arrays}
+    return Parts(spec, observed, truth, Calibration.from_dict(attributes["calibration"]), snapshots)
 
 
 def _read_spec(path: Path, attributes: Json) -> Spec | Mapping[str, Any]:

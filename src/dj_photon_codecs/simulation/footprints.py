@@ -1,4 +1,4 @@
-"""Where cells are on the canvas: each as a small image with a place, so that thousands cost little."""
+"""Footprints of cells on the canvas: each a small image with a place, so that thousands cost little."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Patch = tuple[int, int, FloatArray]
 
 
 def rebuilt(value: Any) -> tuple[Any, ...]:
-    """How a dataclass of frozen arrays pickles: by its fields, so that they come back checked and frozen."""
+    """Pickle a dataclass of frozen arrays by its fields, so that they come back checked and frozen."""
     return type(value), tuple(getattr(value, field.name) for field in fields(value))
 
 
@@ -28,74 +28,56 @@ def frozen(array: AnyArray) -> AnyArray:
     return view
 
 
+def freeze(value: Any, *names: str) -> None:
+    """Make these arrays of a frozen dataclass read-only."""
+    for name in names:
+        object.__setattr__(value, name, frozen(getattr(value, name)))
+
+
 @dataclass(frozen=True, eq=False)
 class Footprints:
-    """The sharp footprints of all units, in canvas coordinates.
-
-    Attributes
-    ----------
-    data
-        The images of all units one after another, each row by row: (pixels,) of float.
-    offsets
-        First row and column of each on the canvas: (unit, 2) of int. May be negative, or reach over the edge.
-    shapes
-        Height and width of each: (unit, 2) of int.
-    canvas_shape, fov_offset, fov_shape
-        Height and width of the canvas; where the field of view at the reference begins on it, and its shape [pixels].
-
-    Raises
-    ------
-    InvalidMovieError
-        When these do not fit together.
-    """
+    """The sharp footprints of all units, in canvas coordinates; what does not fit together raises InvalidMovieError."""
 
     data: AnyArray
+    """The images of all units one after another, each row by row: (pixels,) of float."""
     offsets: AnyArray
+    """First row and column of each on the canvas: (unit, 2) of int. May be negative, or reach over the edge."""
     shapes: AnyArray
+    """Height and width of each: (unit, 2) of int."""
     canvas_shape: tuple[int, int]
+    """Height and width of the canvas [pixels]."""
     fov_offset: tuple[int, int]
+    """Row and column where the field of view at the reference begins on the canvas [pixels]."""
     fov_shape: tuple[int, int]
+    """Height and width of the field of view [pixels]."""
 
     def __post_init__(self) -> None:
-        n = len(self.offsets)
-        if np.shape(self.offsets) != (n, 2) or np.shape(self.shapes) != (n, 2) or np.any(self.shapes < 0):
+        places, shapes = np.shape(self.offsets), np.shape(self.shapes)
+        if places != (len(self.offsets), 2) or shapes != places or np.any(self.shapes < 0):
             raise InvalidMovieError(
-                f"footprints: offsets have shape {np.shape(self.offsets)} and shapes {np.shape(self.shapes)}, both "
-                "must be (unit, 2), with shapes of at least 0"
+                f"footprints: offsets have shape {places} and shapes {shapes}, both must be (unit, 2), with shapes of "
+                "at least 0"
             )
-        if self.data.shape != (int(self._sizes().sum()),):
-            raise InvalidMovieError(
-                f"footprints: data has shape {self.data.shape}, the units' shapes need ({int(self._sizes().sum())},)"
-            )
+        pixels = int(self._sizes().sum())
+        if self.data.shape != (pixels,):
+            raise InvalidMovieError(f"footprints: data has shape {self.data.shape}, the units' shapes need ({pixels},)")
         for axis in (0, 1):
             if not 0 <= self.fov_offset[axis] <= self.canvas_shape[axis] - self.fov_shape[axis]:
                 raise InvalidMovieError(
                     f"footprints: a field of view of {self.fov_shape} at {self.fov_offset} is not within a canvas of "
                     f"{self.canvas_shape} pixels"
                 )
-        for name in ("data", "offsets", "shapes"):
-            object.__setattr__(self, name, frozen(getattr(self, name)))
+        freeze(self, "data", "offsets", "shapes")
 
     __reduce__ = rebuilt
 
     @classmethod
-    def of(
-        cls,
-        patches: Sequence[Patch],
-        canvas_shape: tuple[int, int],
-        fov_offset: tuple[int, int],
-        fov_shape: tuple[int, int],
-    ) -> Footprints:
-        """From one image and place per unit."""
-        empty: list[FloatArray] = [np.zeros(0)]
-        return cls(
-            np.concatenate(empty + [image.ravel() for _, _, image in patches]),
-            np.array([patch[:2] for patch in patches], np.int32).reshape(-1, 2),
-            np.array([image.shape for _, _, image in patches], np.int32).reshape(-1, 2),
-            canvas_shape,
-            fov_offset,
-            fov_shape,
-        )
+    def of(cls, patches: Sequence[Patch], *frame: tuple[int, int]) -> Footprints:
+        """From one image and place per unit, canvas shape, offset and shape of the field of view."""
+        data = np.concatenate([np.zeros(0), *(image.ravel() for _, _, image in patches)])
+        offsets = np.array([patch[:2] for patch in patches], np.int32).reshape(-1, 2)
+        shapes = np.array([image.shape for _, _, image in patches], np.int32).reshape(-1, 2)
+        return cls(data, offsets, shapes, *frame)
 
     def _sizes(self) -> AnyArray:
         return np.asarray(np.asarray(self.shapes, np.int64).prod(axis=1))
@@ -119,8 +101,7 @@ class Footprints:
 
     def in_view(self) -> AnyArray:
         """Which units have any weight within the field of view at the reference: (unit,) of bool."""
-        images = (self.to_fov(patch) for patch in self.patches())
-        return np.array([bool(image.any()) for _, _, image in images], np.bool_)
+        return np.array([self.to_fov(patch)[2].any() for patch in self.patches()], np.bool_)
 
     def to_fov(self, patch: Patch) -> Patch:
         """A patch in coordinates of the field of view, cut at its edges (to nothing, where it lies outside)."""

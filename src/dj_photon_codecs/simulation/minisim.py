@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import zarr
@@ -17,30 +17,22 @@ from .._typing import AnyArray, Json
 from ..calibration import Calibration
 from ..errors import FormatError
 from .footprints import Footprints
-from .recording import Recording
-from .truth import AXES, GroundTruth
+from .truth import AXES, GroundTruth, Parts
 
 _FORMAT_VERSION = 2
 #: What every such recording has.
 _REQUIRED = (
-    "observed_sigma_px",
-    "observed_gain",
-    "C",
-    "S",
-    "centers_um",
-    "amplitude_per_cell",
-    "in_focus",
-    "detectable",
-)
+    "observed_sigma_px", "observed_gain", "C", "S", "centers_um", "amplitude_per_cell", "in_focus", "detectable"
+)  # fmt: skip
 
 
 def is_minisim(path: Path) -> bool:
-    """Whether a folder is a Zarr V2 group with such a version number."""
+    """Whether a folder is a Zarr V2 group, as minisim writes them."""
     return (path / ".zgroup").is_file() and not (path / "zarr.json").exists()
 
 
-def load_minisim(path: Path) -> Recording:
-    """A recording of minisim.
+def load_minisim(path: Path) -> Parts:
+    """The parts of a recording of minisim.
 
     Its truth has the names of this package's, and shifts of the same sense, but light in minisim's own units instead of
     photons. The spec stays a mapping. ``snr`` is NaN, for it is not saved. minisim's own hash of the spec is not
@@ -53,67 +45,45 @@ def load_minisim(path: Path) -> Recording:
     """
     try:
         return _read(path)
+    except FormatError:
+        raise
     except (KeyError, OSError, ValueError, TypeError, RuntimeError) as error:
-        if isinstance(error, FormatError):
-            raise
         raise FormatError(
             f"the recording of minisim at {path} cannot be read: {type(error).__name__}: {error}"
         ) from error
 
 
-def _read(path: Path) -> Recording:
-    group = zarr.open_group(str(path), mode="r", zarr_format=2)
-    version = group.attrs.get("format_version")
+def _read(path: Path) -> Parts:
+    version = _attributes(path).get("format_version")
     if version != _FORMAT_VERSION:
         raise FormatError(
             f"the Zarr V2 group at {path} has format_version {version!r}, recordings of minisim are read in version "
             f"{_FORMAT_VERSION}"
         )
     spec = json.loads((path / "spec.json").read_text(encoding="utf-8"))
-    observed = _counts(path, _array(group, "observed"))
-    truth = _array_group(group, "ground_truth")
-    names = [name for name in AXES if name in truth]
-    missing = [name for name in _REQUIRED if name not in names]
+    observed = _counts(path, _array(path / "observed"))
+    truth, planted = path / "ground_truth", path / "ground_truth" / "planted"
+    missing = [name for name in _REQUIRED if not (truth / name).exists()]
     if missing:
         raise FormatError(f"the recording of minisim at {path} has no ground_truth/{missing[0]}")
-    arrays: dict[str, Any] = {name: _array(truth, name) for name in names}
+    arrays: dict[str, Any] = {name: _array(truth / name) for name in AXES if (truth / name).exists()}
     arrays.setdefault("snr", np.full(len(arrays["detectable"]), np.nan))
-    planted = _array_group(truth, "planted")
-    places = dict(planted.attrs)
-    parts: dict[str, Any] = {name: _array(planted, name) for name in ("data", "offsets", "shapes")}
-    parts |= {name: _pair(places[name]) for name in ("canvas_shape", "fov_offset", "fov_shape")}
-    footprints = Footprints(**parts)
-    focal = truth.attrs.get("focal_depth_um")
-    return Recording(
-        spec,
-        observed,
-        GroundTruth(
-            planted=footprints,
-            n_frames=len(observed),
-            focal_depth_um=None if focal is None else float(cast(float, focal)),
-            **arrays,
-        ),
-        _calibration(spec),
-    )
+    places: dict[str, Any] = {name: _array(planted / name) for name in ("data", "offsets", "shapes")}
+    for name in ("canvas_shape", "fov_offset", "fov_shape"):
+        height, width = _attributes(planted)[name]
+        places[name] = int(height), int(width)
+    focal = _attributes(truth).get("focal_depth_um")
+    focal = None if focal is None else float(focal)
+    known = GroundTruth(planted=Footprints(**places), n_frames=len(observed), focal_depth_um=focal, **arrays)
+    return Parts(spec, observed, known, _calibration(spec))
 
 
-def _pair(value: Any) -> Any:
-    height, width = value
-    return int(height), int(width)
+def _attributes(path: Path) -> dict[str, Any]:
+    return dict(zarr.open_group(str(path), mode="r", zarr_format=2).attrs)
 
 
-def _array_group(group: zarr.Group, name: str) -> zarr.Group:
-    node = group[name]
-    if not isinstance(node, zarr.Group):
-        raise FormatError(f"{name} of the recording of minisim is not a group")
-    return node
-
-
-def _array(group: zarr.Group, name: str) -> AnyArray:
-    node = group[name]
-    if not isinstance(node, zarr.Array):
-        raise FormatError(f"{name} of the recording of minisim is not an array")
-    return np.asarray(node[...])
+def _array(path: Path) -> AnyArray:
+    return np.asarray(zarr.open_array(str(path), mode="r", zarr_format=2)[...])
 
 
 def _counts(path: Path, observed: AnyArray) -> AnyArray:

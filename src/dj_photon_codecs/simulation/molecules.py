@@ -9,7 +9,7 @@ import numpy as np
 
 from .._typing import FloatArray
 from .arithmetic import decay, erf, log
-from .draws import Stream, lognormal
+from .draws import Stream, lognormal, two_states
 from .optics import SPOT_WIDTH
 from .scene import Scene
 from .steps import Molecules
@@ -41,9 +41,8 @@ def molecules(scene: Scene, step: Molecules) -> Scene:
             total = total + place
         positions[:, frame] = total / parts
 
-    photons = step.photons_per_frame * lognormal(
-        Stream(scene.seed, step.kind, "brightness").normal(n), step.brightness_cv
-    )
+    spread = Stream(scene.seed, step.kind, "brightness").normal(n)
+    photons = step.photons_per_frame * lognormal(spread, step.brightness_cv)
     truth = MoleculeTruth(
         positions - border,
         photons[:, None] * _emitting(scene, step, n, dt),
@@ -65,16 +64,14 @@ def _emitting(scene: Scene, step: Molecules, n: int, dt: float) -> FloatArray:
     chance = Stream(scene.seed, step.kind, "blinking").uniform(frames + 1, n)
     switch_off = 1 - decay(dt, step.on_s) if step.off_s > 0 else 0.0
     switch_on = 1 - decay(dt, step.off_s)
-    on = chance[0] < step.on_s / (step.on_s + step.off_s)
+    first = chance[0] < step.on_s / (step.on_s + step.off_s)
+    switched_on = np.concatenate([first[None], two_states(first, chance[1:frames], switch_on, switch_off)])
     lifetime = np.full(n, math.inf)
     if step.bleaching_s is not None:
         lifetime = -step.bleaching_s * log(Stream(scene.seed, step.kind, "bleaching").uniform(n))
     spent, emitting = np.zeros(n), np.zeros((n, frames))
-    for frame in range(frames):
-        if frame:
-            on = np.where(on, chance[frame] >= switch_off, chance[frame] < switch_on)
-        alive = on & (spent < lifetime)
-        emitting[:, frame] = alive
+    for frame, on in enumerate(switched_on):
+        alive = emitting[:, frame] = on & (spent < lifetime)
         spent = spent + np.where(alive, dt, 0.0)
     return emitting
 

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 import numpy as np
 
-from .._typing import FloatArray
+from .._typing import AnyArray, FloatArray
 from ..errors import ConfigurationError
 from .arithmetic import decay
-from .draws import Stream
+from .draws import Stream, two_states
 from .scene import Layer, Scene
 from .steps import BrainMotion
 
@@ -21,7 +21,7 @@ _STEPS_PER_PERIOD = 40
 
 
 def margin_px(step: BrainMotion, pixel_size_um: float) -> int:
-    """How much the canvas has to reach beyond the field of view [pixels]."""
+    """Width of the canvas needed beyond the field of view [pixels]."""
     return math.ceil(step.max_shift_um / pixel_size_um) + 1
 
 
@@ -97,17 +97,13 @@ def _trajectory(scene: Scene, step: BrainMotion) -> FloatArray:
     return path if step.subpixel else np.rint(path)
 
 
-def _running(scene: Scene, step: BrainMotion) -> FloatArray:
+def _running(scene: Scene, step: BrainMotion) -> AnyArray:
     """Whether the animal runs, frame by frame: two states with the given mean durations."""
     frames, dt = scene.acquisition.n_frames, 1 / scene.acquisition.fps
     fraction = step.locomotion_fraction
     if fraction in (0.0, 1.0):
         return np.full(frames, fraction == 1.0)
-    chance = Stream(scene.seed, step.kind, "locomotion").uniform(frames).tolist()
+    chance = Stream(scene.seed, step.kind, "locomotion").uniform(frames)
     stop = 1 - decay(dt, step.bout_s)
     go = 1 - decay(dt, step.bout_s * (1 - fraction) / fraction)
-    running, states = chance[0] < fraction, []
-    for value in chance:
-        running = value >= stop if running else value < go
-        states.append(running)
-    return np.array(states)
+    return two_states(chance[0] < fraction, chance, go, stop)

@@ -1,4 +1,4 @@
-"""How a cell looks from its depth: blurred by diffraction, defocus and scatter, dimmed by scatter and sectioning.
+"""The microscope: cells blurred and dimmed by their depth, excitation, vignette, leakage.
 
 With h the distance from the focal plane, n the refractive index, NA = n sin(alpha) the aperture and z the depth:
 
@@ -24,9 +24,9 @@ from dataclasses import replace
 import numpy as np
 
 from .._typing import FloatArray
-from .arithmetic import exp
-from .scene import Scene
-from .steps import CellOptics
+from .arithmetic import exp, power, total
+from .scene import Layer, Scene
+from .steps import CellOptics, IlluminationProfile, Leakage
 
 #: Gaussian width of a point in focus, in units of wavelength / numerical aperture.
 SPOT_WIDTH = 0.21
@@ -36,8 +36,6 @@ _FOCUS_TRIALS = 129
 
 def cell_optics(scene: Scene, step: CellOptics) -> Scene:
     """Width of the blur, part of the light left, and focus, for each cell."""
-    if scene.centers_um is None:
-        return scene
     depth = scene.centers_um[:, 0]
     two_photon = step.excitation == "two_photon"
     aperture, index = step.numerical_aperture, step.refractive_index
@@ -60,8 +58,8 @@ def cell_optics(scene: Scene, step: CellOptics) -> Scene:
         sigma_um, gain = np.sqrt(diffraction_um * diffraction_um + defocus * defocus + scatter * scatter), passed
     return replace(
         scene,
-        sigma_px=sigma_um / scene.acquisition.pixel_size_um,
-        gain=gain,
+        observed_sigma_px=sigma_um / scene.acquisition.pixel_size_um,
+        observed_gain=gain,
         in_focus=np.abs(h) <= depth_of_field / 2,
         focal_depth_um=float(focal_depth),
     )
@@ -72,10 +70,42 @@ def best_focus(depth_um: FloatArray, light: FloatArray, depth_of_field_um: float
     if depth_um.size == 0:
         return 0.0
     low, high = float(depth_um.min()), float(depth_um.max())
-    best, best_light = low, -1.0
-    for trial in range(_FOCUS_TRIALS):
-        focus = low + (high - low) * (trial / (_FOCUS_TRIALS - 1))
-        found = math.fsum(light[np.abs(depth_um - focus) <= depth_of_field_um / 2].tolist())
-        if found > best_light:
-            best, best_light = focus, found
-    return best
+    trials = [low + (high - low) * (trial / (_FOCUS_TRIALS - 1)) for trial in range(_FOCUS_TRIALS)]
+    return max(trials, key=lambda focus: total(light[np.abs(depth_um - focus) <= depth_of_field_um / 2]))
+
+
+def _distance(scene: Scene, offset_y: float = 0.0, offset_x: float = 0.0) -> FloatArray:
+    """Distance of each pixel from a centre, 1 in the corners of a centred field of view."""
+    height, width = scene.fov_shape
+    y = np.arange(height) - ((height - 1) / 2 + offset_y)
+    x = np.arange(width) - ((width - 1) / 2 + offset_x)
+    corner = ((height - 1) / 2) * ((height - 1) / 2) + ((width - 1) / 2) * ((width - 1) / 2)
+    return np.sqrt(((y * y)[:, None] + (x * x)[None, :]) / corner)
+
+
+def _falloff(scene: Scene, step: IlluminationProfile) -> FloatArray:
+    """1 at the centre, ``edge`` at the distance of the corners, never below 0."""
+    distance = _distance(scene, step.center_offset_y_px, step.center_offset_x_px)
+    return np.maximum(1 - (1 - step.edge) * power(distance, step.exponent), 0.0)
+
+
+def illumination_profile(scene: Scene, step: IlluminationProfile) -> Scene:
+    """Excite the field of view unevenly."""
+    factor = _falloff(scene, step)
+    return replace(scene, illumination=factor).add(Layer.multiplied(step.kind, factor))
+
+
+def vignette(scene: Scene, step: IlluminationProfile) -> Scene:
+    """Lose light towards the corners."""
+    factor = _falloff(scene, step)
+    return replace(scene, vignette=factor).add(Layer.multiplied(step.kind, factor))
+
+
+def leakage(scene: Scene, step: Leakage) -> Scene:
+    """Add light that never met the tissue."""
+    if step.profile == "flat":
+        light = np.full(scene.fov_shape, step.photons)
+    else:
+        ratio = _distance(scene) / step.sigma_fraction
+        light = step.photons * exp(-0.5 * ratio * ratio)
+    return replace(scene, leakage=light).add(Layer.added(step.kind, light))

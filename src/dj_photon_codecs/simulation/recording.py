@@ -11,11 +11,13 @@ from typing import Any
 
 from .._typing import AnyArray
 from ..calibration import Calibration
-from ..errors import InvalidMovieError, PhotonCodecError
+from ..errors import FormatError, InvalidMovieError, PhotonCodecError
 from ..movies import PhotonMovie
-from .footprints import frozen
+from .folder import load, save
+from .footprints import freeze, frozen
 from .spec import Spec
-from .truth import GroundTruth
+from .truth import GroundTruth, Parts
+from .video import write_blocks
 
 
 class MissingStageError(PhotonCodecError, KeyError):
@@ -27,33 +29,19 @@ class MissingStageError(PhotonCodecError, KeyError):
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """A movie of counts, what made it, and all that is true of it.
-
-    Attributes
-    ----------
-    spec
-        What was simulated: a :class:`Spec`, or for a recording of minisim its own spec as a mapping.
-    observed
-        Counts [ADU]: unsigned integers (time, height, width).
-    ground_truth
-        What was planted.
-    calibration
-        The sensor's exact noise model: see :func:`.true_calibration`.
-    snapshots
-        Expected photons after the steps that ``spec.output.snapshots`` names: float32 (time, height, width), of the
-        canvas for steps before the motion.
-
-    Raises
-    ------
-    InvalidMovieError
-        When shapes or dtype do not fit.
-    """
+    """A movie of counts, its spec and its truth; shapes or a dtype that do not fit raise InvalidMovieError."""
 
     spec: Spec | Mapping[str, Any]
+    """The :class:`Spec`, or for a recording of minisim its spec as a mapping."""
     observed: AnyArray
+    """Counts [ADU]: unsigned integers (time, height, width)."""
     ground_truth: GroundTruth
+    """The truth about cells, motion and light."""
     calibration: Calibration
+    """The sensor's exact noise model: see :func:`.true_calibration`."""
     snapshots: Mapping[str, AnyArray] = field(default_factory=dict)
+    """Expected photons after the steps that ``spec.output.snapshots`` names: float32 (time, height, width), of the
+    canvas for steps before the motion."""
 
     def __post_init__(self) -> None:
         truth = self.ground_truth
@@ -63,15 +51,25 @@ class Recording:
                 f"Recording: observed has shape {self.observed.shape} and dtype {self.observed.dtype}, must be "
                 f"unsigned integers of shape {expected}, as the ground truth has it"
             )
-        object.__setattr__(self, "observed", frozen(self.observed))
+        freeze(self, "observed")
         snapshots = {name: frozen(array) for name, array in self.snapshots.items()}
         object.__setattr__(self, "snapshots", MappingProxyType(snapshots))
         if not isinstance(self.spec, Spec):
             object.__setattr__(self, "spec", MappingProxyType(dict(self.spec)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        spec = self.spec if isinstance(self.spec, Spec) else dict(self.spec)  # a mapping proxy does not pickle
-        return Recording, (spec, self.observed, self.ground_truth, self.calibration, dict(self.snapshots))
+        return Recording, tuple(self._parts())
+
+    def _parts(self) -> Parts:
+        """The fields, for pickling: mapping proxies do not pickle."""
+        spec = self.spec if isinstance(self.spec, Spec) else dict(self.spec)
+        return Parts(spec, self.observed, self.ground_truth, self.calibration, dict(self.snapshots))
+
+    @property
+    def fps(self) -> float:
+        """Frames per second."""
+        spec = self.spec
+        return spec.acquisition.fps if isinstance(spec, Spec) else float(spec["acquisition"]["fps"])
 
     def stage(self, name: str) -> AnyArray:
         """The movie after a step: counts for "observed", expected photons for a snapshot.
@@ -79,7 +77,7 @@ class Recording:
         Raises
         ------
         MissingStageError
-            A KeyError that lists what there is.
+            A KeyError that lists the stages of this recording.
         """
         stages = {**self.snapshots, "observed": self.observed}
         if name not in stages:
@@ -93,17 +91,13 @@ class Recording:
         """The counts with the sensor's exact noise model, ready to insert or to write.
 
         The model's conversion gain is the slope of variance against mean: counts per photo-electron times the excess
-        noise factor. Its zero level is the pedestal less what the read noise adds.
-
-        Parameters
-        ----------
-        step, profile
-            As in :class:`dj_photon_codecs.PhotonMovie`.
+        noise factor. Its zero level is the pedestal less what the read noise adds. Step and profile are those of
+        :class:`dj_photon_codecs.PhotonMovie`.
         """
         return PhotonMovie(self.observed, calibration=self.calibration, step=step, profile=profile)
 
     def save(self, path: str | os.PathLike[str], *, step: float = 0.5, profile: str = "standard") -> Path:
-        """Keep the recording in one folder, which appears when it is complete; see :func:`.folder.save`.
+        """Keep the recording in one folder, which appears when it is complete.
 
         Parameters
         ----------
@@ -113,37 +107,27 @@ class Recording:
             How the movie is stored, as in :func:`dj_photon_codecs.write_movie`. By default its counts come back within
             the codec's bound, half a step of their noise; ``profile="lossless"`` brings the same counts back.
 
-        Returns
-        -------
-        pathlib.Path
-            The folder.
-
         Raises
         ------
         ConfigurationError
             When there is something at ``path``, or for a step or profile out of range.
         """
-        from .folder import save
-
-        return save(self, path, step=step, profile=profile)
+        return save(self._parts(), path, step=step, profile=profile)
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Recording:
-        """Open a recording that :meth:`save` or minisim kept.
-
-        Parameters
-        ----------
-        path
-            Its folder.
+        """Open a recording from the folder that :meth:`save` or minisim wrote.
 
         Raises
         ------
         FormatError
             When there is no complete recording, one of a newer version, or one whose spec was edited.
         """
-        from .folder import load
-
-        return load(path)
+        parts = load(path)
+        try:
+            return Recording(*parts)
+        except (TypeError, ValueError) as error:  # InvalidMovieError, or a spec that is no mapping
+            raise FormatError(f"the parts of the recording at {path} do not fit together: {error}") from error
 
     def write_video(
         self,
@@ -171,17 +155,6 @@ class Recording:
         ConfigurationError
             For an unknown suffix, or limits or rates out of range.
         """
-        from .video import write_blocks
-
-        rate = _frame_rate(self.spec) if fps is None else fps
-        frames = len(self.observed)
-        blocks = (self.observed[start : start + 16] for start in range(0, frames, 16))
+        rate = self.fps if fps is None else fps
+        blocks = (self.observed[start : start + 16] for start in range(0, len(self.observed), 16))
         return write_blocks(path, blocks, self.observed.__getitem__, self.observed.shape, rate, vmin, vmax, progress)
-
-
-def _frame_rate(spec: Spec | Mapping[str, Any]) -> float:
-    """Frames per second of a recording."""
-    return spec.acquisition.fps if isinstance(spec, Spec) else float(spec["acquisition"]["fps"])
-
-
-__all__ = ["MissingStageError", "Recording"]

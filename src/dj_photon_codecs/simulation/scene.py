@@ -1,4 +1,4 @@
-"""What the steps work on: the tissue as known so far, and how to render any frames of it.
+"""The state that the steps build up: the tissue, and how to render any frames of it.
 
 A scene holds no movie. Each step that acts on light adds a :class:`Layer`; rendering frames 100 to 116 runs those
 frames through the layers. So a movie of any length is simulated in blocks, and the blocks are the movie, byte for byte.
@@ -20,21 +20,14 @@ from .truth import MoleculeTruth
 
 @dataclass(frozen=True)
 class Layer:
-    """One step's effect on light.
-
-    Attributes
-    ----------
-    name
-        Of the step.
-    frames
-        From photons (time, height, width) and the number of the first frame, to photons after the step.
-    rest
-        The same for one image of the tissue at rest and at the reference, for baselines.
-    """
+    """One step's effect on light."""
 
     name: str
+    """Name of the step."""
     frames: Callable[[FloatArray, int], FloatArray]
+    """From photons (time, height, width) and the number of the first frame, to photons after the step."""
     rest: Callable[[FloatArray], FloatArray]
+    """The same for one image of the tissue at rest and at the reference, for baselines."""
 
     @classmethod
     def multiplied(cls, name: str, factor: FloatArray) -> Self:
@@ -49,64 +42,60 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """The tissue and the light, after some of the steps.
+    """The tissue and the light, after some of the steps; begin with :meth:`empty`.
 
-    Attributes
-    ----------
-    acquisition, seed
-        The spec's.
-    margin_px
-        How much the canvas is larger than the field of view, on every side [pixels].
-    layers
-        The effects so far.
-    footprints, centers_um, soma_radius_um
-        Sharp cells; their centres (unit, 3) of depth, y and x [um], the last two from the centre of the field of view.
-    amplitude, C, S, bleaching
-        Photons at rest (unit,); photons (unit, time); spikes (unit, time); factors (unit, time), or None.
-    sigma_px, gain, in_focus, focal_depth_um
-        What the optics do to each cell; None before or without optics.
-    molecules
-        Positions and photons of single molecules, or None.
-    neuropil_temporal, neuropil_spatial, neuropil_population
-        (component, time), (component, canvas height, canvas width), (time,), or None.
-    vessels, vessel_transmission
-        Mask and part of the light that passes, on the canvas, or None.
-    shifts
-        (time, 2) of rows and columns [pixels], or None.
-    illumination, vignette, leakage
-        (height, width), or None.
+    Arrays that have the name of one in :class:`.GroundTruth` mean the same, here for all cells of the canvas.
     """
 
     acquisition: Acquisition
+    """The spec's."""
     seed: int
-    margin_px: int = 0
-    layers: tuple[Layer, ...] = ()
-    footprints: Footprints | None = None
-    centers_um: FloatArray | None = None
+    """The spec's."""
+    margin_px: int
+    """Width of the canvas beyond the field of view, on every side [pixels]."""
+    footprints: Footprints
+    """Sharp cells."""
+    centers_um: FloatArray
+    amplitude_per_cell: FloatArray
+    C: FloatArray
+    S: FloatArray
+    observed_sigma_px: FloatArray
+    observed_gain: FloatArray
+    in_focus: AnyArray
     soma_radius_um: float = 0.0
-    amplitude: FloatArray | None = None
-    C: FloatArray | None = None
-    S: FloatArray | None = None
+    """Mean radius of the cells [um]."""
+    layers: tuple[Layer, ...] = ()
+    """The effects on light, in order."""
     bleaching: FloatArray | None = None
-    sigma_px: FloatArray | None = None
-    gain: FloatArray | None = None
-    in_focus: AnyArray | None = None
     focal_depth_um: float | None = None
     molecules: MoleculeTruth | None = None
     neuropil_temporal: FloatArray | None = None
     neuropil_spatial: FloatArray | None = None
     neuropil_population: FloatArray | None = None
     vessels: AnyArray | None = None
+    """Mask of the canvas."""
     vessel_transmission: FloatArray | None = None
+    """Part of the light that passes, on the canvas."""
     shifts: FloatArray | None = None
     illumination: FloatArray | None = None
     vignette: FloatArray | None = None
     leakage: FloatArray | None = None
 
+    @classmethod
+    def empty(cls, acquisition: Acquisition, seed: int, margin_px: int = 0) -> Self:
+        """A canvas without cells and without light."""
+        fov = acquisition.height_px, acquisition.width_px
+        canvas = fov[0] + 2 * margin_px, fov[1] + 2 * margin_px
+        footprints = Footprints.of([], canvas, (margin_px, margin_px), fov)
+        each, courses = np.zeros(0), np.zeros((0, acquisition.n_frames))
+        return cls(
+            acquisition, seed, margin_px, footprints, np.zeros((0, 3)), each, courses, courses, each, each, each > 0
+        )
+
     @property
     def n_cells(self) -> int:
-        """How many cells are on the canvas."""
-        return 0 if self.footprints is None else len(self.footprints)
+        """Number of cells on the canvas."""
+        return len(self.footprints)
 
     @property
     def fov_shape(self) -> tuple[int, int]:
@@ -116,7 +105,11 @@ class Scene:
     @property
     def canvas_shape(self) -> tuple[int, int]:
         """Height and width of the tissue that is rendered [pixels]."""
-        return self.fov_shape[0] + 2 * self.margin_px, self.fov_shape[1] + 2 * self.margin_px
+        return self.footprints.canvas_shape
+
+    def faded(self, light: FloatArray) -> FloatArray:
+        """Light of the cells (unit, time or 1) as bleaching leaves it: (unit, time)."""
+        return light if self.bleaching is None else light * self.bleaching
 
     def add(self, layer: Layer) -> Self:
         """The scene with one more effect on its light."""
@@ -130,10 +123,7 @@ class Scene:
     def render(self, start: int, stop: int, keep: tuple[str, ...] = ()) -> tuple[FloatArray, dict[str, FloatArray]]:
         """Expected photons of frames ``start`` to ``stop`` (exclusive), after all layers and after those to keep.
 
-        Returns
-        -------
-        tuple
-            float64 (time, height, width), and the same by name of a layer; those before the motion show the canvas.
+        Both are float64 (time, height, width), the second by name of a layer; before the motion they show the canvas.
         """
         block: FloatArray = np.zeros((stop - start, *self.canvas_shape))
         kept = {}

@@ -23,19 +23,7 @@ def expose(photons: FloatArray, step: Sensor, stream: Stream) -> AnyArray:
     Polya law: J. R. Prescott, Nuclear Instruments and Methods 39 (1966), 173-179), so that n of them are gamma of shape
     n / (F - 1). Then read noise, gain, pedestal, rounding to whole counts, and the converter's range.
 
-    Parameters
-    ----------
-    photons
-        Expected photons, at least 0: (height, width).
-    step
-        The sensor.
-    stream
-        This frame's own random numbers.
-
-    Returns
-    -------
-    numpy.ndarray
-        (height, width) of uint8 or uint16.
+    ``photons`` are expected ones, at least 0: (height, width), and ``stream`` has this frame's own random numbers.
     """
     charge = stream.poisson(photons * step.quantum_efficiency)
     if step.excess_noise_factor > 1:

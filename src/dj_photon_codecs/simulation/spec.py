@@ -1,4 +1,4 @@
-"""What to simulate: a typed, validated, hashable description that goes to JSON and back.
+"""The spec of a recording: typed, validated, hashable, and convertible to JSON and back.
 
 A :class:`Spec` alone determines a recording, to the last byte. Everything in it is frozen, and unknown keys are
 refused, so that a misspelt option is an error instead of a default.
@@ -8,62 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Annotated, Literal, Self
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
 
 from .._typing import Json
 from ..errors import ConfigurationError
-from .steps import (
-    Bleaching,
-    BrainMotion,
-    CellActivity,
-    CellOptics,
-    Composite,
-    IlluminationProfile,
-    Leakage,
-    Molecules,
-    Neuropil,
-    PlaceNeurons,
-    Sensor,
-    Step,
-    Vasculature,
-    Vignette,
-)
+from .steps import ORDER, AnyStep, Sensor, Step
 
-AnyStep = Annotated[
-    PlaceNeurons
-    | CellActivity
-    | Bleaching
-    | CellOptics
-    | Molecules
-    | Composite
-    | Neuropil
-    | Vasculature
-    | BrainMotion
-    | IlluminationProfile
-    | Vignette
-    | Leakage
-    | Sensor,
-    Field(discriminator="kind"),
-]
-
-#: The way of the light, from tissue to counts: steps come in this order.
-ORDER = (
-    "place_neurons",
-    "cell_activity",
-    "bleaching",
-    "cell_optics",
-    "molecules",
-    "composite",
-    "neuropil",
-    "vasculature",
-    "brain_motion",
-    "illumination_profile",
-    "vignette",
-    "leakage",
-    "sensor",
-)
 #: What a step works on, and so needs before it.
 _NEEDS = {
     "place_neurons": ("cell_activity",),
@@ -76,69 +29,50 @@ STAGES = ORDER[ORDER.index("composite") : ORDER.index("sensor")]
 
 
 class Acquisition(BaseModel):
-    """The frame: its size, its scale, its rate.
-
-    Attributes
-    ----------
-    height_px, width_px
-        The field of view [pixels].
-    pixel_size_um
-        A pixel's side in the tissue [um].
-    fps
-        Frames per second.
-    n_frames
-        Length of the movie.
-    """
+    """The frame: its size, its scale, its rate."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     height_px: int = Field(default=128, ge=4, le=8192)
+    """Of the field of view [pixels]."""
     width_px: int = Field(default=128, ge=4, le=8192)
-    pixel_size_um: float = Field(default=1.0, gt=0)
-    fps: float = Field(default=20.0, gt=0)
+    """Of the field of view [pixels]."""
+    pixel_size_um: PositiveFloat = 1.0
+    """A pixel's side in the tissue [um]."""
+    fps: PositiveFloat = 20.0
+    """Frames per second."""
     n_frames: int = Field(default=100, ge=1)
+    """Length of the movie."""
 
 
 class Output(BaseModel):
-    """What to keep beside the counts.
-
-    Attributes
-    ----------
-    snapshots
-        Steps after which a float32 movie of expected photons is kept (it costs twice the memory of the counts each).
-    """
+    """What to keep beside the counts."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     snapshots: tuple[str, ...] = ()
+    """Steps after which a float32 movie of expected photons is kept: twice the memory of the counts each."""
 
 
 class Spec(BaseModel):
     """A recording to be: acquisition, steps in the order in which light meets them, seed.
 
-    Attributes
-    ----------
-    seed
-        One seed, one recording, from 0 to 2**63 - 1.
-    acquisition, steps, output
-        See :class:`Acquisition`, :mod:`.steps` and :class:`Output`. ``composite`` and ``sensor`` have to be there, each
-        step at most once, in the order of :data:`ORDER`.
-    model_version
-        Of the forward model: changes whenever the same spec would give other counts.
-
-    Raises
-    ------
-    pydantic.ValidationError
-        A ValueError that lists every value out of range, unknown key and step out of order.
+    What is wrong raises pydantic's ValidationError, a ValueError that lists every value out of range, unknown key and
+    step out of order.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     seed: int = Field(default=0, ge=0, lt=2**63)
+    """One seed, one recording, from 0 to 2**63 - 1."""
     acquisition: Acquisition = Acquisition()
-    steps: tuple[AnyStep, ...]
+    """The frame: size, scale and rate."""
+    steps: tuple[Annotated[AnyStep, Field(discriminator="kind")], ...]
+    """Steps of :mod:`.steps`, in their order, each at most once; ``composite`` and ``sensor`` are required."""
     output: Output = Output()
+    """What to keep beside the counts."""
     model_version: Literal[1] = 1
+    """Version of the forward model: changes whenever the same spec would give other counts."""
 
     @model_validator(mode="after")
     def _steps_make_sense(self) -> Self:
@@ -161,10 +95,7 @@ class Spec(BaseModel):
     @property
     def sensor(self) -> Sensor:
         """The last step."""
-        sensor = self.steps[-1]
-        if not isinstance(sensor, Sensor):  # validated: for the type checker
-            raise ConfigurationError(f"the last step is {sensor.kind!r}, must be 'sensor'")
-        return sensor
+        return cast(Sensor, self.steps[-1])
 
     def with_noise_seed(self, noise_seed: int) -> Self:
         """The same tissue seen with another draw of the sensor's noise."""
@@ -199,5 +130,10 @@ class Spec(BaseModel):
 
     def cache_key(self) -> str:
         """SHA-256 of the canonical JSON: equal for equal specs, on every machine, in hexadecimal."""
-        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"), allow_nan=False)
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        return spec_key(self.to_dict())
+
+
+def spec_key(values: Mapping[str, Any]) -> str:
+    """SHA-256 of a spec's canonical JSON."""
+    canonical = json.dumps(values, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""What the tissue adds to its cells, and takes from them: a composite image, neuropil, vessels."""
+"""The tissue around the cells: a composite image, neuropil, vessels."""
 
 from __future__ import annotations
 
@@ -18,13 +18,8 @@ from .steps import Composite, Neuropil, Vasculature
 
 def composite(scene: Scene, step: Composite) -> Scene:
     """The light of all cells and molecules, on an even background."""
-    patches, light, rest = [], np.zeros((0, scene.acquisition.n_frames)), np.zeros(0)
-    if scene.footprints is not None and scene.C is not None and scene.amplitude is not None:
-        sigma = np.zeros(scene.n_cells) if scene.sigma_px is None else scene.sigma_px
-        gain = np.ones(scene.n_cells) if scene.gain is None else scene.gain
-        patches = blurred(scene.footprints.patches(), sigma, gain, scene.canvas_shape)
-        light = scene.C if scene.bleaching is None else scene.C * scene.bleaching
-        rest = scene.amplitude
+    patches = blurred(scene.footprints.patches(), scene.observed_sigma_px, scene.observed_gain, scene.canvas_shape)
+    light, rest = scene.faded(scene.C), scene.amplitude_per_cell.tolist()
     molecules, pixel, margin = scene.molecules, scene.acquisition.pixel_size_um, scene.margin_px
 
     def frames(block: FloatArray, start: int) -> FloatArray:
@@ -39,7 +34,7 @@ def composite(scene: Scene, step: Composite) -> Scene:
 
     def resting(image: FloatArray) -> FloatArray:
         image = image + step.background_photons
-        for (top, left, patch), level in zip(patches, rest.tolist(), strict=True):
+        for (top, left, patch), level in zip(patches, rest, strict=True):
             image[top : top + patch.shape[0], left : left + patch.shape[1]] += level * patch
         return image
 
@@ -59,21 +54,20 @@ def neuropil(scene: Scene, step: Neuropil) -> Scene:
     keep = decay(dt, step.temporal_tau_s)
     kick, course, temporal = math.sqrt(1 - keep * keep), drive[0], np.zeros((k, frames))
     for frame in range(frames):  # an Ornstein-Uhlenbeck process of variance 1
-        course = drive[0] if frame == 0 else keep * course + kick * drive[frame]
+        course = keep * course + kick * drive[frame] if frame else drive[0]
         shared = 1 - step.population_coupling + step.population_coupling * population[frame]
         temporal[:, frame] = np.maximum(1 + step.fluctuation * course, 0.0) * shared
     if scene.bleaching is not None and scene.n_cells:
         temporal = temporal * _mean_over_cells(scene.bleaching)
 
     def light(block: FloatArray, start: int) -> FloatArray:
-        for component in range(k):
-            part = temporal[component, start : start + len(block), None, None]
-            block = block + part * spatial[component]
+        for course, pattern in zip(temporal, spatial, strict=True):
+            block = block + course[start : start + len(block), None, None] * pattern
         return block
 
     def resting(image: FloatArray) -> FloatArray:
-        for component in range(k):
-            image = image + mean(temporal[component]) * spatial[component]
+        for course, pattern in zip(temporal, spatial, strict=True):
+            image = image + mean(course) * pattern
         return image
 
     scene = replace(
@@ -100,14 +94,11 @@ def _mean_over_cells(values: FloatArray) -> FloatArray:
 
 def _population(scene: Scene, tau_s: float, dt: float) -> FloatArray:
     """The cells' mean light relative to rest, smoothed in time, of mean 1; 1 without cells."""
-    frames = scene.acquisition.n_frames
-    if scene.C is None or scene.amplitude is None or not scene.n_cells:
-        return np.ones(frames)
-    lit = scene.amplitude > 0
+    lit = scene.amplitude_per_cell > 0
     if not lit.any():
-        return np.ones(frames)
-    activity = _mean_over_cells(scene.C[lit] / scene.amplitude[lit, None])
-    keep, level, course = decay(dt, tau_s), float(activity[0]), np.zeros(frames)
+        return np.ones(scene.acquisition.n_frames)
+    activity = _mean_over_cells(scene.C[lit] / scene.amplitude_per_cell[lit, None])
+    keep, level, course = decay(dt, tau_s), float(activity[0]), np.zeros(len(activity))
     for frame, value in enumerate(activity.tolist()):
         level = keep * level + (1 - keep) * value
         course[frame] = level
@@ -130,7 +121,7 @@ def vasculature(scene: Scene, step: Vasculature) -> Scene:
 def _draw_vessel(mask: AnyArray, stream: Stream, widest_px: float, turn: float) -> None:
     """Mark a tube from one edge of the canvas to wherever it leaves it, one pixel a step."""
     height, width = mask.shape
-    edge, along, size, *_ = stream.uniform(3).tolist()
+    edge, along, size = stream.uniform(3).tolist()
     radius = max(widest_px * (1 / 3 + 2 / 3 * size) / 2, 0.5)
     sides = ((0.0, along * width, 1.0, 0.0), (height - 1.0, along * width, -1.0, 0.0))
     ends = ((along * height, 0.0, 0.0, 1.0), (along * height, width - 1.0, 0.0, -1.0))

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Self
+from types import MappingProxyType
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 
 from .._lazy import cached_property
 from .._typing import AnyArray, FloatArray
+from ..calibration import Calibration
 from ..errors import InvalidMovieError
-from .footprints import Footprints, blurred, frozen, rebuilt
+from .footprints import Footprints, blurred, freeze, frozen, rebuilt
+from .spec import Spec
 
 #: The least signal to noise of a cell's brightest moment, in one pixel and frame, for it to count as detectable.
 DETECTABLE_SNR = 3.0
@@ -26,24 +29,14 @@ def detection_snr(peak_dF: AnyArray | float, baseline: AnyArray | float, gain: f
     Parameters
     ----------
     peak_dF, baseline
-        [photons]; negative baselines count as 0.
-    gain
-        Electrons per photon.
-    read_e
-        Read noise [electrons].
-
-    Returns
-    -------
-    numpy.ndarray
-        float64, broadcast; without any noise infinite for a signal above 0, and 0 for none.
+        [photons], broadcast; negative baselines count as 0. Without any noise the result is infinite, or 0 for no peak.
+    gain, read_e
+        Electrons per photon, and read noise [electrons].
     """
-    signal, level = np.broadcast_arrays(
-        np.asarray(peak_dF, np.float64) * gain, np.maximum(np.asarray(baseline, np.float64), 0.0) * gain
-    )
-    noise = np.sqrt(level + read_e * read_e)
-    quiet = noise == 0
-    ratio = signal / np.where(quiet, 1.0, noise)
-    return np.asarray(np.where(quiet, np.where(signal > 0, np.inf, 0.0), ratio))
+    signal = np.asarray(peak_dF, np.float64) * gain
+    noise = np.sqrt(np.maximum(np.asarray(baseline, np.float64), 0.0) * gain + read_e * read_e)
+    without = np.where(signal > 0, np.inf, 0.0)
+    return np.asarray(np.where(noise == 0, without, signal / np.where(noise == 0, 1.0, noise)))
 
 
 def _check(where: str, name: str, value: AnyArray, shape: tuple[int | None, ...]) -> None:
@@ -56,62 +49,34 @@ def _check(where: str, name: str, value: AnyArray, shape: tuple[int | None, ...]
 
 @dataclass(frozen=True, eq=False)
 class MoleculeTruth:
-    """Single molecules that move.
-
-    Attributes
-    ----------
-    positions_um
-        (molecule, time, 2): y and x of each, mean of the exposure [um from the first corner of the field of view; the
-        centre of pixel i is at (i + 0.5) pixel_size_um]. Those outside of it are there too.
-    photons
-        (molecule, time): expected photons of each in the whole of its spot; 0 where it is dark.
-    sigma_um
-        Width of the spot at rest [um].
-    diffusion_um2_per_s
-        D [um^2/s].
-
-    Raises
-    ------
-    InvalidMovieError
-        When shapes do not agree.
-    """
+    """Single molecules that move; arrays that do not fit together raise InvalidMovieError."""
 
     positions_um: AnyArray
+    """(molecule, time, 2): y and x of each, mean of the exposure [um from the first corner of the field of view; the
+    centre of pixel i is at (i + 0.5) pixel_size_um]. Those outside of it are there too."""
     photons: AnyArray
+    """(molecule, time): expected photons of each in the whole of its spot; 0 where it is dark."""
     sigma_um: float
+    """Width of the spot at rest [um]."""
     diffusion_um2_per_s: float
+    """D [um^2/s]."""
 
     def __post_init__(self) -> None:
         _check("MoleculeTruth", "photons", self.photons, (None, None))
         _check("MoleculeTruth", "positions_um", self.positions_um, (*np.shape(self.photons), 2))
-        object.__setattr__(self, "positions_um", frozen(self.positions_um))
-        object.__setattr__(self, "photons", frozen(self.photons))
+        freeze(self, "positions_um", "photons")
 
     __reduce__ = rebuilt
 
 
 #: Arrays of the truth by name: their axes ("u" unit, "t" time, "h", "w" of the field of view, "k" any, or a length).
 AXES: Mapping[str, tuple[str | int, ...]] = {
-    "observed_sigma_px": ("u",),
-    "observed_gain": ("u",),
-    "C": ("u", "t"),
-    "S": ("u", "t"),
-    "centers_um": ("u", 3),
-    "amplitude_per_cell": ("u",),
-    "in_focus": ("u",),
-    "detectable": ("u",),
-    "snr": ("u",),
-    "shifts": ("t", 2),
-    "illumination": ("h", "w"),
-    "vignette": ("h", "w"),
-    "leakage": ("h", "w"),
-    "bleaching": ("u", "t"),
-    "neuropil_temporal": ("k", "t"),
-    "neuropil_spatial": ("k", "h", "w"),
-    "neuropil_population": ("t",),
-    "vessel_mask": ("h", "w"),
-    "vessel_overlap": ("u",),
-}
+    "observed_sigma_px": ("u",), "observed_gain": ("u",), "C": ("u", "t"), "S": ("u", "t"), "centers_um": ("u", 3),
+    "amplitude_per_cell": ("u",), "in_focus": ("u",), "detectable": ("u",), "snr": ("u",), "shifts": ("t", 2),
+    "illumination": ("h", "w"), "vignette": ("h", "w"), "leakage": ("h", "w"), "bleaching": ("u", "t"),
+    "neuropil_temporal": ("k", "t"), "neuropil_spatial": ("k", "h", "w"), "neuropil_population": ("t",),
+    "vessel_mask": ("h", "w"), "vessel_overlap": ("u",),
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,100 +85,73 @@ class GroundTruth:
 
     A unit's expected light in a frame, before motion and what follows, is A_observed * C * bleaching. Images are those
     at the reference, where the shift is (0, 0). Cells that lie wholly outside of the field of view there are left out.
-
-    Attributes
-    ----------
-    planted
-        The sharp footprints, in canvas coordinates.
-    observed_sigma_px, observed_gain
-        (unit,): the blur of each [pixels], and the part of its light that is left.
-    C
-        (unit, time): photons a pixel and frame at weight 1 of the sharp footprint, before bleaching.
-    S
-        (unit, time): numbers of spikes.
-    centers_um
-        (unit, 3): depth below the surface, then y and x from the centre of the field of view [um].
-    amplitude_per_cell
-        (unit,): C at rest.
-    in_focus, detectable
-        (unit,) of bool: within the depth of field; that, and ``snr`` of at least 3.
-    snr
-        (unit,): :func:`detection_snr` of the largest transient, dimmed by optics, illumination, vignette and vessels at
-        the cell's place, over the resting light there; NaN where it is not known (recordings of minisim).
-    n_frames
-        Length of the movie.
-    shifts
-        (time, 2): rows and columns by which the tissue is moved in each frame [pixels].
-    illumination, vignette, leakage
-        (height, width): two factors, and photons a frame.
-    bleaching
-        (unit, time): factors.
-    neuropil_temporal, neuropil_spatial, neuropil_population
-        (component, time), (component, height, width), (time,): the light is the sum of the products of the first two;
-        the third is the cells' mean activity that the first contains.
-    vessel_mask, vessel_overlap
-        (height, width) of bool, and (unit,): the part of each sharp footprint that lies under vessels.
-    focal_depth_um
-        Depth in focus [um].
-    molecules
-        Single molecules.
-
-    Raises
-    ------
-    InvalidMovieError
-        When a shape does not fit.
+    An array whose shape does not fit raises InvalidMovieError.
     """
 
     planted: Footprints
+    """The sharp footprints, in canvas coordinates."""
     observed_sigma_px: AnyArray
+    """(unit,): the blur of each [pixels]."""
     observed_gain: AnyArray
+    """(unit,): the part of its light that is left."""
     C: AnyArray
+    """(unit, time): photons a pixel and frame at weight 1 of the sharp footprint, before bleaching."""
     S: AnyArray
+    """(unit, time): numbers of spikes."""
     centers_um: AnyArray
+    """(unit, 3): depth below the surface, then y and x from the centre of the field of view [um]."""
     amplitude_per_cell: AnyArray
+    """(unit,): C at rest."""
     in_focus: AnyArray
+    """(unit,) of bool: within the depth of field."""
     detectable: AnyArray
+    """(unit,) of bool: in focus, with ``snr`` of at least 3."""
     snr: AnyArray
+    """(unit,): :func:`detection_snr` of the largest transient, dimmed by optics, illumination, vignette and vessels at
+    the cell's place, over the resting light there; NaN where it is not known (recordings of minisim)."""
     n_frames: int
+    """Length of the movie."""
     shifts: AnyArray | None = None
+    """(time, 2): rows and columns by which the tissue is moved in each frame [pixels]."""
     illumination: AnyArray | None = None
+    """(height, width): factor of the excitation."""
     vignette: AnyArray | None = None
+    """(height, width): factor of the collection."""
     leakage: AnyArray | None = None
+    """(height, width): photons a frame."""
     bleaching: AnyArray | None = None
+    """(unit, time): factors."""
     neuropil_temporal: AnyArray | None = None
+    """(component, time): the light is the sum of its products with ``neuropil_spatial``."""
     neuropil_spatial: AnyArray | None = None
+    """(component, height, width)."""
     neuropil_population: AnyArray | None = None
+    """(time,): the cells' mean activity that ``neuropil_temporal`` contains."""
     vessel_mask: AnyArray | None = None
+    """(height, width) of bool."""
     vessel_overlap: AnyArray | None = None
+    """(unit,): the part of each sharp footprint that lies under vessels."""
     focal_depth_um: float | None = None
+    """Depth in focus [um]."""
     molecules: MoleculeTruth | None = None
+    """Single molecules."""
 
     def __post_init__(self) -> None:
         height, width = self.planted.fov_shape
-        sizes: dict[str | int, int | None] = {
-            "u": len(self.planted),
-            "t": self.n_frames,
-            "h": height,
-            "w": width,
-            "k": None,
-            2: 2,
-            3: 3,
-        }
+        sizes: dict[object, int | None] = {"u": self.n_units, "t": self.n_frames, "h": height, "w": width, "k": None}
         for name, axes in AXES.items():
             value = getattr(self, name)
             if value is not None:
-                _check("GroundTruth", name, value, tuple(sizes[axis] for axis in axes))
-                object.__setattr__(self, name, frozen(value))
-        if self.molecules is not None and self.molecules.photons.shape[1] != self.n_frames:
-            raise InvalidMovieError(
-                f"GroundTruth: molecules have {self.molecules.photons.shape[1]} frames, the movie has {self.n_frames}"
-            )
+                _check("GroundTruth", name, value, tuple(sizes.get(axis, cast(int, axis)) for axis in axes))
+                freeze(self, name)
+        if self.molecules is not None:
+            _check("GroundTruth", "molecules.photons", self.molecules.photons, (None, self.n_frames))
 
     __reduce__ = rebuilt  # and without the dense footprints
 
     @property
     def n_units(self) -> int:
-        """How many cells there are."""
+        """Number of cells."""
         return len(self.planted)
 
     @property
@@ -237,12 +175,8 @@ class GroundTruth:
         """The truth with those units for which ``mask`` (unit,) is True, all else unchanged."""
         mask = np.asarray(mask, np.bool_)
         _check("GroundTruth.subset", "mask", mask, (self.n_units,))
-        chosen: dict[str, Any] = {"planted": self.planted.subset(mask)}
-        for name, axes in AXES.items():
-            value = getattr(self, name)
-            if axes[0] == "u" and value is not None:
-                chosen[name] = value[mask]
-        return replace(self, **chosen)
+        chosen: dict[str, Any] = {name: value[mask] for name, value in self.arrays().items() if AXES[name][0] == "u"}
+        return replace(self, planted=self.planted.subset(mask), **chosen)
 
     def detectable_subset(self) -> Self:
         """The truth with the detectable units: those that an analysis can be expected to find."""
@@ -251,3 +185,13 @@ class GroundTruth:
     def arrays(self) -> dict[str, AnyArray]:
         """All arrays by name, without those that are None."""
         return {name: value for name in AXES if (value := getattr(self, name)) is not None}
+
+
+class Parts(NamedTuple):
+    """The fields of a :class:`~.recording.Recording`, as a folder keeps them: not yet checked."""
+
+    spec: Spec | Mapping[str, Any]
+    observed: AnyArray
+    ground_truth: GroundTruth
+    calibration: Calibration
+    snapshots: Mapping[str, AnyArray] = MappingProxyType({})

@@ -14,50 +14,13 @@ from tqdm import tqdm
 
 from .._typing import AnyArray
 from ..errors import ConfigurationError
-from .pipeline import build_scene, expose_frame, exposed_blocks
-from .spec import Spec
 
 _SUFFIXES = (".mp4", ".mkv", ".avi", ".mov")
-#: Frames that are looked at for the white level.
-_LOOKS = 16
-
-
-def simulate_video(
-    spec: Spec,
-    path: str | os.PathLike[str],
-    fps: float | None = None,
-    vmin: float = 0,
-    vmax: float | None = None,
-    progress: bool = True,
-) -> Path:
-    """The video of a spec's recording, simulated as it is written: the movie is never in memory.
-
-    Parameters
-    ----------
-    spec
-        What to simulate.
-    path, fps, vmin, vmax, progress
-        As in :meth:`Recording.write_video`, and the same frames are encoded.
-
-    Raises
-    ------
-    ConfigurationError
-        For an unknown suffix, or limits or rates out of range.
-    """
-    scene = build_scene(spec)
-    shape = (spec.acquisition.n_frames, *scene.fov_shape)
-
-    def frame(index: int) -> AnyArray:
-        return expose_frame(scene.render(index, index + 1)[0][0], spec, index)
-
-    blocks = (counts for _, counts, _ in exposed_blocks(scene, spec))
-    rate = spec.acquisition.fps if fps is None else fps
-    return write_blocks(path, blocks, frame, shape, rate, vmin, vmax, progress)
 
 
 def white_level(frame: Callable[[int], AnyArray], frames: int) -> float:
     """The 99.9th percentile of up to 16 frames, spread over the movie."""
-    looks = sorted({round(index * (frames - 1) / (_LOOKS - 1)) for index in range(_LOOKS)})
+    looks = sorted({round(index * (frames - 1) / 15) for index in range(16)})
     return float(np.percentile(np.stack([frame(index) for index in looks]), 99.9))
 
 
@@ -73,18 +36,8 @@ def write_blocks(
 ) -> Path:
     """Encode blocks of frames (time, height, width), scaled from [vmin, vmax] to black and white.
 
-    Parameters
-    ----------
-    path
-        Where to.
-    blocks
-        The movie, in order.
-    frame
-        Gives any one of its frames, for the white level.
-    shape
-        (time, height, width) of all of it.
-    fps, vmin, vmax, progress
-        As in :meth:`Recording.write_video`.
+    ``shape`` is that of the whole movie, ``frame`` gives any one of its frames, for the white level; the other
+    parameters are those of :meth:`Recording.write_video`.
     """
     try:
         import av  # only who writes videos needs it

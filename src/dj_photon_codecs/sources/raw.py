@@ -1,37 +1,33 @@
-"""Memory maps: ``.npy`` files, and binaries without a header. A map lives as long as one reading."""
+"""Read ``.npy`` files and headerless binaries through memory maps, one per read."""
 
 from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from .._typing import AnyArray
-from ..errors import ConfigurationError, SourceError
-from .stack import Index, Options, Stack, concatenated, given_axes, unnamed_axes
+from ..errors import ConfigurationError
+from .axes import given_axes
+from .joining import joined
+from .paths import Found
+from .stack import DamagedFile, Index, Options, Stack
 
 
-def open_files(names: Sequence[str], options: Options) -> Stack:
-    """The arrays in files, one after the other in time.
-
-    Raises
-    ------
-    SourceError, ConfigurationError
-        As :func:`open_source` says.
-    """
-    return concatenated(names, partial(_npy if options.dtype is None else _headerless, options=options))
+def open_files(found: Found, options: Options) -> Stack:
+    """Open the arrays in files, concatenated in time."""
+    open_one = partial(_npy if options.dtype is None else _headerless, options=options)
+    return joined(found.group(options.axes), options, open_one)
 
 
 def mapped(name: str, axes: str, dtype: np.dtype[Any], shape: tuple[int, ...], offset: int, order: Any = "C") -> Stack:
-    """The array that lies in a file from ``offset`` [bytes] on."""
+    """Map the array at ``offset`` [bytes] in a file."""
 
     def read(index: Index) -> AnyArray:
-        # A map that stays would keep every page that was looked at as memory of this process.
+        # A persistent map would keep every page read as memory of this process.
         counts = np.memmap(name, dtype=dtype, mode="r", offset=offset, shape=shape, order=order)
         return np.array(counts[index])
 
@@ -39,25 +35,26 @@ def mapped(name: str, axes: str, dtype: np.dtype[Any], shape: tuple[int, ...], o
 
 
 def _npy(name: str, options: Options) -> Stack:
+    """Open an NPY file."""
     try:
         counts = np.load(name, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:  # truncated, of Python objects, of an unknown version
-        size = Path(name).stat().st_size
-        raise SourceError(
-            f"{name} ({size} bytes) cannot be mapped as NPY, truncated or not an array: {error}"
+    except (ValueError, OSError, EOFError) as error:  # truncated, Python objects, or unknown version
+        raise DamagedFile(
+            f"{name} ({os.path.getsize(name)} bytes) cannot be mapped as NPY, truncated or not an array: {error}"
         ) from error
-    axes = unnamed_axes(counts.shape, name) if options.axes is None else given_axes(options.axes, counts.shape, name)
+    axes = given_axes(options.axes, counts.shape, name)
     order = "C" if counts.flags.c_contiguous else "F"
     return mapped(name, axes, counts.dtype, counts.shape, counts.offset, order)
 
 
 def _headerless(name: str, options: Options) -> Stack:
+    """Open a headerless binary."""
     if options.shape is None:
-        raise ConfigurationError(f"dtype={options.dtype!r} for {name}, and no shape=(-1, height, width)")
+        raise ConfigurationError(f"dtype={options.dtype!r} for {name} needs shape=(-1, height, width) too")
     try:
         dtype = np.dtype(options.dtype)
     except TypeError as error:
-        raise ConfigurationError(f"dtype={options.dtype!r} is no dtype of numpy: {error}") from error
+        raise ConfigurationError(f"dtype={options.dtype!r} is not a numpy dtype: {error}") from error
     offset: Any = 0 if options.offset is None else options.offset
     size = os.path.getsize(name)
     if not isinstance(offset, int) or not 0 <= offset <= size:
@@ -65,22 +62,15 @@ def _headerless(name: str, options: Options) -> Stack:
     shape = filled_in(options.shape, (size - offset) // dtype.itemsize, name)
     needed = math.prod(shape) * dtype.itemsize
     if needed != size - offset or not needed:
-        raise SourceError(
-            f"{name} has {size - offset} bytes behind offset {offset}, and {dtype} of shape {shape} is {needed} bytes: "
-            "truncated, or of another shape, dtype or offset"
+        raise DamagedFile(
+            f"{name} has {size - offset} bytes after offset {offset}, and {dtype} of shape {shape} takes {needed}: "
+            "truncated, or the shape, dtype or offset is wrong"
         )
-    axes = unnamed_axes(shape, name) if options.axes is None else given_axes(options.axes, shape, name)
-    return mapped(name, axes, dtype, shape, offset)
+    return mapped(name, given_axes(options.axes, shape, name), dtype, shape, offset)
 
 
 def filled_in(shape: tuple[Any, ...], items: int, name: str) -> tuple[int, ...]:
-    """A shape whose one length of -1, if there is one, is what ``items`` items make it, rounded down.
-
-    Raises
-    ------
-    ConfigurationError
-        For lengths that are none.
-    """
+    """Replace a length of -1 in a shape by the one computed from the number of items, rounded down."""
     lengths = [length for length in shape if length != -1]
     if len(shape) - len(lengths) > 1 or not all(isinstance(length, int) and length > 0 for length in lengths):
         raise ConfigurationError(f"shape={shape!r} for {name} must hold positive lengths, and at most one -1")

@@ -1,14 +1,10 @@
-"""TIFF: plain stacks, ImageJ, OME and the like, in one file or many; ScanImage's pages are sorted in ``scanimage``.
-
-Axes come from the metadata of the file. Frames that lie there side by side are mapped, others decoded page by page.
-"""
+"""Open TIFF recordings: select the files and the metadata that describe them; ``pages`` reads the images."""
 
 from __future__ import annotations
 
 import math
-import struct
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,82 +13,218 @@ import numpy as np
 
 from .._typing import AnyArray
 from ..errors import ConfigurationError, SourceError
-from . import scanimage
-from .raw import filled_in, mapped
-from .stack import (
-    Index,
-    Options,
-    Stack,
-    closed_on_error,
-    concatenated,
-    errors_named,
-    gathered,
-    given_axes,
-    library,
-    squeezed,
-)
+from . import ome, prairie, scanimage, tiff_metadata
+from .axes import AXES_HELP, given_axes
+from .groups import Group
+from .ifd import single_page
+from .joining import concatenated, joined
+from .messages import warn_source
+from .metadata import Metadata
+from .pages import SAY_SHAPE, all_pages, quiet, series_of
+from .paths import Found
+from .raw import filled_in
+from .stack import DamagedFile, Index, Options, Stack, closed_on_error, gathered, library, without_time
 
-#: What tifffile says of a file whose pages follow each other in time, for all that is known.
-_PLAIN = {"uniform", "scanimage", "bigtiff"}
+_PLAIN = {"uniform", "scanimage", "bigtiff"}  # tifffile flags of files whose pages are consecutive in time
+#: Numbers of TIFF compressions that may alter counts.
+_LOSSY = {6, 7, 33003, 33005, 34712, 34887, 34892, 34933, 34934, 48124, 50001, 50002, 52546}
 
 
-def open_files(names: Sequence[str], options: Options) -> Stack:
-    """The images in files, one after the other in time.
+def open_files(found: Found, options: Options) -> Stack:
+    """Open the images in files, concatenated in time."""
+    if found.format.name == "OME-XML":
+        return _companion(Path(found.names[0]), options)
+    with quiet():
+        first, name = _first(found)
+        session = prairie.group(found)
+        with first:
+            document = first.pages[0].description if first.is_ome and session is None else ""
+            described_in = ome.companion(document, Path(name))
+            if described_in is not None:
+                return _companion(described_in, options, found)
+            alone = options.shape is not None or session is not None
+            together = [] if alone else _set_of(first, name, found)
+            settings = None if first.is_imagej or first.is_ome or first.is_shaped else scanimage.header(first.pages[0])
+            metadata = tiff_metadata.of_file(first, settings)
+            _warn_of_first_page(first.pages[0], name, bool(settings))
+        if together:
+            return replace(_movie(_one(together[0], options, document), options), metadata=metadata)
+        group = found.group(options.axes) if session is None else session[0]
+        if session is not None and options.axes is None:
+            options = replace(options, axes=session[1])
+        if settings and options.axes is None and options.shape is None:
+            return _scanimage(group, options, settings, metadata)
+        stack = joined(group, options, _opener(options, name, plain=session is not None))
+        if options.shape is not None:
+            with closed_on_error(stack.close):
+                stack = _arranged(stack, options.shape, options.axes)
+        return replace(stack, metadata=metadata | prairie.metadata(found) | stack.metadata)
 
-    Raises
-    ------
-    SourceError, ConfigurationError
-        As :func:`open_source` says.
-    """
+
+def _warn_of_first_page(page: Any, name: str, is_scanimage: bool) -> None:
+    """Warn of several regions in a frame, and of lossy compression."""
+    artist = page.tags.get("Artist") if is_scanimage else None
+    if artist is not None and (regions := scanimage.regions(str(artist.value), page.shape[0])):
+        warn_source(f"{name}: {regions}. They are kept that way; the rows between them are empty")
+    if int(page.compression) in _LOSSY:
+        warn_source(
+            f"{name} is compressed with {page.compression.name}, which alters counts unless its writer was set to "
+            "lossless: the noise left may not be that of photons. Record without compression"
+        )
+
+
+def _companion(document: Path, options: Options, found: Found | None = None) -> Stack:
+    """Open the movie described by an OME-XML file, or by the OME-XML in the first file of a set."""
+    if document.suffix.lower() in (".tif", ".tiff"):  # the first file of Prairie View's sets
+        with quiet(), _opened(str(document)) as file:
+            text = file.pages[0].description
+    else:
+        text = document.read_text(encoding="utf-8", errors="replace")
+    names = ome.files_of_set(text, document)
+    _check_inside(str(document), names, found)
+    if not names:
+        raise SourceError(f"{document} names no file that holds the images it describes")
+    with quiet():
+        stack = _movie(_one(names[0], options, text), options)
+    return replace(stack, metadata=ome.metadata(text, options.position or 0))
+
+
+def _opened(name: str, document: str = "") -> Any:
+    """Open a file with tifffile; ``document`` replaces its OME-XML."""
     tifffile = library("tifffile", "tiff", "TIFF files")
-    starts: list[scanimage.Start] = []
+    # With is_scanimage, tifffile would guess the pages of old ScanImage files from the file size.
+    return tifffile.TiffFile(name, is_scanimage=False, **({"omexml": document} if document else {}))
+
+
+def _first(found: Found) -> tuple[Any, str]:
+    """Open the first readable file; the others must match it."""
+    for name in found.names[:-1]:
+        with suppress(OSError, ValueError, IndexError):  # TiffFileError is a ValueError
+            file = _opened(name)
+            with closed_on_error(file.close):
+                if len(file.pages):
+                    return file, name
+                file.close()
+    name = found.names[-1]
+    file = _opened(name)
+    with closed_on_error(file.close):
+        if not len(file.pages):
+            raise DamagedFile(f"{name} holds no image")
+    return file, name
+
+
+def _set_of(file: Any, name: str, found: Found) -> list[str]:
+    """Files that the metadata of ``file`` describes as one movie; empty for a single file."""
+    if (file.micromanager_metadata or {}).get("MajorVersion", 0) >= 2:
+        if not file.is_ndtiff:
+            raise SourceError(
+                f"{name} is part of an NDTiff data set, and there is no NDTiff.index beside it, which describes its "
+                f"images: copy it from where the data set was recorded, or say how the images follow each other, "
+                f"{SAY_SHAPE}"
+            )
+        stem = Path(name).name.partition("_NDTiffStack")[0]
+        together = sorted(Path(name).parent.glob(f"{stem}_NDTiffStack*.tif"), key=lambda path: (len(path.name), path))
+        names = [str(path) for path in together]
+    elif file.is_ome:
+        names = ome.files_of_set(file.pages[0].description, Path(name))
+    else:
+        return []
+    _check_inside(name, names, found)
+    return names if len(names) > 1 or file.is_ndtiff else []
+
+
+def _check_inside(name: str, names: Sequence[str], found: Found | None) -> None:
+    """Raise if a file does not belong to the set."""
+    inside = {Path(one).name for one in names}
+    outside = [other for other in found.names if Path(other).name not in inside] if found else []
+    if len(names) > 1 and outside:
+        raise SourceError(
+            f"{name} belongs to a set of {len(names)} OME-TIFF files, and {outside[0]} is not among them: open "
+            "the first file of each set, which leads to the others"
+        )
+
+
+def _one(name: str, options: Options, document: str = "", plain: bool = False) -> Stack:
+    """Open the images of a file, with axes from the caller, its metadata or ``document``."""
+    file = _opened(name, document)
+    with closed_on_error(file.close):
+        plain = plain or set(file.flags) <= _PLAIN or options.shape is not None
+        stack = all_pages(file, name) if plain else series_of(file, name, options)
+        if options.shape is not None or options.axes is None:
+            return stack
+        if "T" in stack.axes and stack.size("T") == 1 and len(options.axes) < len(stack.axes):
+            stack = without_time(stack)
+        return replace(stack, axes=given_axes(options.axes, stack.shape, name))
+
+
+def _movie(stack: Stack, options: Options) -> Stack:
+    """Rename the axes to those of a movie, unless the caller gave them."""
+    with closed_on_error(stack.close):
+        return stack if options.axes is not None else replace(stack, axes=_movie_axes(stack))
+
+
+def _opener(options: Options, first: str, plain: bool = False) -> Callable[[str], Stack]:
+    """Return a function that opens files of a recording; it reads single frames like the first directly by offset.
+
+    ``plain`` ignores the metadata of single files, because the metadata of a set describes all of its files.
+    """
+    alike: list[Any] = []
+
+    def open_one(name: str) -> Stack:
+        with quiet():
+            if alike:
+                page = single_page(name)
+                if page is not None and (page.shape, page.dtype) == alike[0]:
+                    return page.stack(name)
+            stack = _one(name, options, plain=plain)
+            if options.shape is not None:
+                return stack
+            one_time = options.axes is None and "T" in stack.axes and stack.size("T") == 1
+            # The last file of a recording may well hold a single volume; for the first this is doubtful.
+            stack = _movie(without_time(stack) if one_time and name == first else stack, options)
+            one_frame = stack.axes == "YX" or (one_time and stack.axes == "TYX")
+            if not alike and options.axes is None and one_frame and single_page(name) is not None:
+                alike.append((stack.shape[-2:], stack.dtype.newbyteorder("=")))
+            return stack
+
+    return open_one
+
+
+def _scanimage(group: Group, options: Options, settings: dict[str, str], metadata: Metadata) -> Stack:
+    """Open ScanImage files, with pages sorted by the settings in the header."""
+    starts: dict[str, scanimage.Start] = {}
 
     def pages_of(name: str) -> Stack:
-        file = tifffile.TiffFile(name)
-        with closed_on_error(file.close):
-            pages = _pages(file, name)
-            starts.append(scanimage.Start(name, pages.shape[0], file.pages[0].description))
-            return pages
+        with quiet():
+            file = _opened(name)
+            with closed_on_error(file.close):
+                pages = all_pages(file, name)
+                if name not in starts:  # files are reopened for reading
+                    starts[name] = scanimage.start(file, name)
+                return pages
 
-    if options.shape is not None:
-        pages = concatenated(names, pages_of)
-        with closed_on_error(pages.close):
-            return _arranged(pages, options.shape, options.axes)
-    with tifffile.TiffFile(names[0]) as first:
-        saved_again = first.is_imagej or first.is_ome or first.is_shaped  # by software that sorted the pages
-        is_scanimage = first.is_scanimage and not saved_again and options.axes is None
-        header = scanimage.header(first.pages[0]) if is_scanimage else None
-        together = _files_of_set(first) if first.is_ome and len(names) > 1 else set()
-    if header is not None:
-        pages = concatenated(names, pages_of)
-        with closed_on_error(pages.close):
-            return _page_table(pages, *scanimage.table(header, starts, names[0]))
-    if len(together) > 1:
-        outside = [name for name in names if Path(name).name not in together]
-        if outside:
-            raise SourceError(
-                f"{names[0]} belongs to a set of {len(together)} OME-TIFF files, and {outside[0]} is not among them: "
-                "open the first file of each set, which leads to the others"
-            )
-        names = names[:1]
-    return concatenated(names, lambda name: _file(tifffile, name, options.axes, is_first=name == names[0]))
+    if group.axes:
+        return replace(joined(group, options, pages_of), metadata=metadata)
+    names = [group.files[place] for place in sorted(group.files, key=lambda place: place.time)]
+    pages = concatenated(names, pages_of, bool(options.skip_damaged))
+    with closed_on_error(pages.close):
+        axes, table = scanimage.table(settings, list(starts.values()), names[0])
+        return replace(_page_table(pages, axes, table), metadata=metadata)
 
 
 def _page_table(pages: Stack, axes: str, table: AnyArray) -> Stack:
-    """The pages of files, sorted: a table of their numbers, and the letters of its axes."""
+    """Arrange pages by a table of page numbers, with one letter per table axis."""
 
     def read(index: Index) -> AnyArray:
-        inside = index[table.ndim :]
-        numbers = table[index[: table.ndim]]
+        numbers, inside = table[index[: table.ndim]], index[table.ndim :]
         images = (pages.read((slice(number, number + 1), *inside))[0] for number in numbers.ravel().tolist())
         return gathered(images, numbers.shape)
 
-    shape = (*table.shape, *pages.shape[1:])
-    return Stack(pages.where, axes + pages.axes[1:], shape, pages.dtype, read, pages.close)
+    return replace(pages, axes=axes + pages.axes[1:], shape=(*table.shape, *pages.shape[1:]), read=read)
 
 
 def _arranged(pages: Stack, shape: tuple[int, ...], axes: str | None) -> Stack:
-    """Pages in the order that the caller gives."""
+    """Arrange pages in the order given by the caller."""
     count, *image = pages.shape
     if axes is None:
         raise ConfigurationError(f"shape={shape} for {pages.where} needs axes=, how its pages follow each other")
@@ -106,155 +238,14 @@ def _arranged(pages: Stack, shape: tuple[int, ...], axes: str | None) -> Stack:
     return _page_table(pages, letters[: len(leading)], np.arange(count).reshape(leading))
 
 
-def _file(tifffile: Any, name: str, axes: str | None, is_first: bool) -> Stack:
-    """The images of a file, with the axes that the caller or its metadata gives them."""
-    file = tifffile.TiffFile(name)
-    with closed_on_error(file.close):
-        stack = _pages(file, name) if set(file.flags) <= _PLAIN else _series(file, name)
-        one_time = "T" in stack.axes and stack.size("T") == 1
-        if axes is not None:
-            stack = squeezed(stack) if one_time and len(axes) < len(stack.axes) else stack
-            return replace(stack, axes=given_axes(axes, stack.shape, name))
-        if one_time and is_first:  # the last file of a recording may well hold one volume, but a first is in doubt
-            stack = squeezed(stack)
-        return replace(stack, axes=_movie_axes(stack, name))
-
-
-def _pages(file: Any, name: str) -> Stack:
-    """All pages of a file, in their order, on an axis "T"."""
-    count = _checked_length(file, name)
-    first = file.pages[0]
-    shape, dtype = first.shape, first.dtype
-    axes = "T" + first.axes.replace("S", "C")
-    read = _read_images(lambda number: file.pages[number], np.arange(count), shape, dtype, name)
-    return Stack(name, axes, (count, *shape), dtype, read, file.close)
-
-
-def _series(file: Any, name: str) -> Stack:
-    """The images of a file on the axes of its metadata, in tifffile's letters; of length 1 only the time."""
-    _checked_length(file, name)
-    if len(file.series) != 1:
-        if {series.axes for series in file.series} == {"YX"}:
-            return _pages(file, name)  # written frame by frame
-        raise SourceError(
-            f"{name} holds {len(file.series)} series of images: pass one of them as an array, tifffile.imread(path, "
-            "series=0)"
-        )
-    series, image = file.series[0], file.series[0].keyframe
-    wanted = [
-        (letter, length)
-        for letter, length in zip(series.get_axes(False), series.get_shape(False), strict=True)
-        if length > 1 or letter in "TYX"
-    ]
-    axes, shape = "".join(letter for letter, _ in wanted), tuple(length for _, length in wanted)
-    leading = shape[: len(shape) - len(image.shape)]
-    if shape[len(leading) :] != image.shape:
-        raise SourceError(
-            f"{name} has images of shape {image.shape} in an array of shape {shape}, axes {axes}: how, is not known "
-            "here; pass it as an array, tifffile.imread(path)"
-        )
-    if series.dataoffset is not None and not series.is_multifile:
-        size, end = file.filehandle.size, series.dataoffset + math.prod(shape) * series.dtype.itemsize
-        if end > size:
-            raise SourceError(_truncated(name, f"its frames would end at byte {end} of {size}"))
-        stack = mapped(name, axes, series.dtype.newbyteorder(file.byteorder), shape, series.dataoffset)
-        return replace(stack, close=file.close)
-
-    def page(number: int) -> Any:
-        found = series[number]
-        if found is None:
-            raise SourceError(f"{name} is one of several files, and the one with image {number} is missing")
-        return found
-
-    if len(series) != math.prod(leading):
-        raise SourceError(_truncated(name, f"{len(series)} of {math.prod(leading)} images are there"))
-    numbers = np.arange(len(series)).reshape(leading)
-    return Stack(
-        name, axes, shape, series.dtype, _read_images(page, numbers, image.shape, series.dtype, name), file.close
-    )
-
-
-def _movie_axes(stack: Stack, name: str) -> str:
-    """The axes of a movie, from tifffile's letters; those that leave it open what time is are refused."""
-    axes = stack.axes.replace("S", "C")
+def _movie_axes(stack: Stack) -> str:
+    """Convert tifffile's axis letters to those of a movie; raise if the time axis is unclear."""
+    axes = stack.axes.replace("S", "C").replace("R", "P")
     if "T" not in axes and axes[0] in "IQ":
-        axes = "T" + axes[1:]  # pages, or an array, of which nothing more is known
-    if len(set(axes)) < len(axes) or not {"Y", "X"} <= set(axes) <= set("TZCYX") or ("T" not in axes and "Z" in axes):
+        axes = "T" + axes[1:]  # pages or an array without further description
+    if len(set(axes)) < len(axes) or not {"Y", "X"} <= set(axes) <= set("TPZCYX") or ("T" not in axes and "Z" in axes):
         raise SourceError(
-            f"{name} has axes {stack.axes} of shape {stack.shape}, and which of them is time is not said: say it with "
-            "axes=, a letter each of T (time), Z (plane), C (channel), Y (height) and X (width). Without T, each file "
-            "is one point in time"
+            f"{stack.where} has axes {stack.axes} of shape {stack.shape}, and which of them is time is not said: say "
+            f"it {AXES_HELP}. Without T, each file is one point in time"
         )
     return axes
-
-
-def _read_images(
-    page: Callable[[int], Any], numbers: AnyArray, shape: tuple[int, ...], dtype: Any, name: str
-) -> Callable[[Index], AnyArray]:
-    """Reading of images that stand in an array, each a page of its own."""
-
-    def read(index: Index) -> AnyArray:
-        chosen, inside = numbers[index[: numbers.ndim]], index[numbers.ndim :]
-        images = (_image(page(number), shape, dtype, name, number)[inside] for number in chosen.ravel().tolist())
-        return gathered(images, chosen.shape)
-
-    return read
-
-
-def _image(page: Any, shape: tuple[int, ...], dtype: Any, name: str, number: int) -> AnyArray:
-    """The counts of a page, which has to be like the others."""
-    if page.shape != shape or page.dtype != dtype:
-        raise SourceError(
-            f"{name}: page {number} holds {page.dtype} of shape {page.shape}, and the first {dtype} of shape {shape}: "
-            "it is none of this movie's frames"
-        )
-    size = page.parent.filehandle.size
-    end = max(offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True))
-    if end > size:
-        raise SourceError(_truncated(name, f"page {number} would end at byte {end} of {size}"))
-    with errors_named(f"{name}: page {number} cannot be decoded"), _open_again(page.parent.filehandle):
-        return np.asarray(page.asarray())
-
-
-@contextmanager
-def _open_again(handle: Any) -> Iterator[None]:
-    """Open another file of an OME set as long as it is read; tifffile closes them all but the first."""
-    closed = handle.closed
-    if closed:
-        handle.open()
-    try:
-        yield
-    finally:
-        if closed:
-            handle.close()
-
-
-def _checked_length(file: Any, name: str) -> int:
-    """How many pages a file has; tifffile counts as far as it can, and says nothing of those that are missing."""
-    count = len(file.pages)
-    if not count:
-        raise SourceError(f"{name} holds no image")
-    tiff, handle, last = file.tiff, file.filehandle, file.pages[count - 1]
-    handle.seek(last.offset)
-    try:
-        [tags] = struct.unpack(tiff.tagnoformat, handle.read(tiff.tagnosize))
-        handle.seek(last.offset + tiff.tagnosize + tags * tiff.tagsize)
-        [following] = struct.unpack(tiff.offsetformat, handle.read(tiff.offsetsize))
-    except struct.error:
-        following = handle.size
-    end = max((offset + size for offset, size in zip(last.dataoffsets, last.databytecounts, strict=True)), default=0)
-    if following or end > handle.size:
-        raise SourceError(_truncated(name, f"after page {count - 1} of {handle.size} bytes in all"))
-    return count
-
-
-def _truncated(name: str, what: str) -> str:
-    return (
-        f"{name} is truncated ({what}): the acquisition was aborted, or the copy is not complete. Copy it again, or "
-        "insert the frames that are there as an array, tifffile.imread(path, key=range(frames))"
-    )
-
-
-def _files_of_set(file: Any) -> set[str]:
-    """The names of the files that the OME metadata of one of them makes one set."""
-    return {Path(page.parent.filehandle.path).name for page in file.series[0].pages if page is not None}

@@ -1,1 +1,1 @@
-"""Profiles, chunk plan, streaming writer, clean-up, chunk reading and verification. Knows no database."""
+"""Profiles, chunk plan, streaming writer, clean-up, chunk reading and verification. No database needed."""

@@ -1,368 +1,341 @@
-"""Reading the chunks of a stored array, one by one, each checked and each named when it fails.
+"""Read the chunks of a stored array. Each is checked, and errors name the chunk.
 
-zarr reads a chunk that is not there as fill value, and calls one that is altered an unnamed ValueError.
+zarr returns fill values for a missing chunk, and an anonymous ValueError for an altered one.
 Here a missing chunk raises :class:`~dj_photon_codecs.errors.MissingChunkError` and a damaged one
-:class:`~dj_photon_codecs.errors.DamagedChunkError`, both with the object's key and the frames that are affected.
+:class:`~dj_photon_codecs.errors.DamagedChunkError`. Both give the object's key and the affected frames.
 """
 
 from __future__ import annotations
 
-import asyncio
-import math
+from collections import deque
+from collections.abc import Callable, Collection
+from concurrent.futures import CancelledError, Future
 from contextlib import suppress
-from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
-from zarr.abc.store import Store
 
-from .._lazy import cached_property
+from .._system import is_machine_fault, n_cores
+from .._threads import Group, do_all, rooms, wait
 from .._typing import AnyArray
 from .._zarr import (
-    ArrayConfig,
+    EMPTY,
     ArrayMetadata,
     ArraySpec,
-    ArrayV3Metadata,
-    Buffer,
+    ObjectFormat,
     RangeByteRequest,
-    ShardingCodec,
+    Room,
     SuffixByteRequest,
-    default_buffer_prototype,
-    get_pipeline_class,
-    zarr_dtype,
+    new_room,
+    submit,
 )
-from ..errors import DamagedChunkError, FormatError, MissingChunkError, PhotonCodecError
-from .bounded import bounded_pipeline, bounded_v2_pipeline, chunk_limit
+from ..anscombe.codec_v3 import AnscombeTransformV3
+from ..errors import DamagedChunkError, FormatError, MissingChunkError, PhotonCodecError, StorageError
 from .checksums import CHECKSUM_BYTES, Checksums, checksum_of, unpack_checksums
-from .flights import SharedTasks
+from .decoded import Chunk, chunk_of
 from .grid import ChunkGrid, Coords
 from .location import ProcessStore
+from .shared_work import SharedWork
+from .stores import check_store
 
-#: In a shard's index: this chunk was not written.
-_EMPTY = np.iinfo(np.uint64).max
+T = TypeVar("T")
 
-#: Objects of at most so many bytes are asked for by their size, so that a larger one is not taken into memory.
+#: Up to this object limit [bytes], whole objects are requested as a range, so that an oversized one never fills memory.
 _LARGEST_REQUEST = 1 << 28
+
+
+def object_format(metadata: ArrayMetadata, label: str) -> ObjectFormat:
+    """Return the object format of an array; raises FormatError if its codecs do not fit together."""
+    try:
+        return ObjectFormat.of(metadata)
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise FormatError(
+            f"the codecs in the metadata of {label} do not fit together ({type(error).__name__}: {error}): it was "
+            "altered or made up"
+        ) from error
 
 
 class ChunkReader:
     """Fetches and decodes inner chunks.
 
-    Parameters
-    ----------
-    metadata
-        Of the array.
-    store
-        Where its objects are.
-    checksums
-        What each chunk has to end in, packed as the record has them; None where it was not recorded.
-
-    Raises
-    ------
-    FormatError
-        When the codecs in the metadata cannot be put together.
+    ``lost`` are runs of frames (first, last exclusive) that are lost although their chunks are intact. Raises
+    FormatError if the codecs in the metadata do not fit together.
     """
 
-    def __init__(self, metadata: ArrayMetadata, store: ProcessStore, checksums: str | None = None) -> None:
+    def __init__(self, metadata: ArrayMetadata, store: ProcessStore, lost: tuple[tuple[int, int], ...] = ()) -> None:
         self.metadata = metadata
         self.store = store
-        self._packed = checksums
-        self._index_requests = SharedTasks[AnyArray]()
-        self._object_requests = SharedTasks[Buffer]()
-        #: Objects that are wanted whole: their content once it is there.
-        self._held: dict[Coords, Buffer | None] = {}
-        self.readings = 0
+        self.lost = lost
+        self._checksums: Checksums | None = None
+        self._index_requests = SharedWork[AnyArray]()
+        #: Objects being fetched whole.
+        self._held: dict[Coords, Future[AnyArray]] = {}
+        self._store_is_there = False
         self._indices: dict[Coords, AnyArray] = {}
-        try:
-            self._arrange(metadata)
-        except (TypeError, ValueError, NotImplementedError) as error:
-            raise FormatError(
-                f"the codecs in the metadata of {store.location.label} do not fit together "
-                f"({type(error).__name__}: {error}): it was altered or made up"
-            ) from error
+        self.format = object_format(metadata, store.location.label)
+        self.grid = ChunkGrid(metadata.shape, self.format.chunk, self.format.shape)
+        first = getattr(self.format.coder, "steps", [None])[0]
+        self._dtype = self.spec.dtype.to_native_dtype()
+        # if the transform is the first codec, chunks are kept as codes
+        transformed = first is not None and type(first.codec) is AnscombeTransformV3
+        self._parameters = first.codec.parameters(self._dtype) if transformed else None
 
-    def _arrange(self, metadata: ArrayMetadata) -> None:
-        """Grid, limits and pipelines; zarr raises what it likes for codecs in an impossible order."""
-        config = ArrayConfig.from_dict({"write_empty_chunks": True})
-        prototype = default_buffer_prototype()
-        outer = metadata.get_chunk_spec((0,) * len(metadata.shape), config, prototype)
-        codec = metadata.codecs[0] if isinstance(metadata, ArrayV3Metadata) else None
-        self._sharding = codec if isinstance(codec, ShardingCodec) and len(metadata.codecs) == 1 else None  # type: ignore[union-attr]
-        if self._sharding is None:
-            self.grid = ChunkGrid(metadata.shape, outer.shape, outer.shape)
-            self.spec: ArraySpec = outer
-            self.limit = chunk_limit(math.prod(outer.shape))
-            if isinstance(metadata, ArrayV3Metadata):
-                self.pipeline = bounded_pipeline(metadata.codecs, self.limit)
-            else:
-                self.pipeline = bounded_v2_pipeline(metadata, self.limit)
-            self._object_limit = self.limit
-        else:
-            self.grid = ChunkGrid(metadata.shape, self._sharding.chunk_shape, outer.shape)
-            self.spec = replace(outer, shape=self._sharding.chunk_shape)
-            self.limit = chunk_limit(math.prod(self.spec.shape))
-            self.pipeline = bounded_pipeline(self._sharding.codecs, self.limit)
-            self._index_pipeline = get_pipeline_class().from_codecs(self._sharding.index_codecs)
-            self.index_spec = ArraySpec(
-                shape=(*self.grid.per_object, 2),
-                dtype=zarr_dtype(np.dtype(np.uint64)),
-                fill_value=_EMPTY,
-                config=config,
-                prototype=prototype,
-            )
-            entries = math.prod(self.index_spec.shape)
-            self._index_size = self._index_pipeline.compute_encoded_size(8 * entries, self.index_spec)
-            self._object_limit = math.prod(self.grid.per_object) * self.limit + self._index_size
+    @property
+    def spec(self) -> ArraySpec:
+        """The chunk spec that is passed to codecs."""
+        return self.format.coder.spec
 
-    @cached_property
-    def _checksums(self) -> Checksums | None:
-        """The checksum that each chunk has to end in."""
-        if self._packed is None:
-            return None
-        return unpack_checksums(self._packed, self.grid.chunks, self.store.location.label)
+    def expect(self, checksums: str | None) -> None:
+        """Refuse chunks from now on that do not end in these checksums, packed as in the record.
+
+        Raises FormatError if they are for a different number of chunks.
+        """
+        if checksums is not None:
+            self._checksums = unpack_checksums(checksums, self.grid.chunks, self.store.location.label)
 
     def key(self, stored: Coords) -> str:
-        """The store key of an object."""
+        """Return the store key of an object."""
         return self.metadata.encode_chunk_key(stored)
 
+    def lost_in(self, coords: Coords) -> AnyArray:
+        """Return a mask of the chunk's frames that are lost although the chunk is intact."""
+        start, frames = self.grid.frames(coords)[0], np.zeros(self.grid.chunk[0], bool)
+        for first, last in self.lost:
+            frames[max(0, first - start) : max(0, last - start)] = True
+        return frames
+
     def _describe(self, coords: Coords) -> str:
-        """A chunk as users are told of it."""
+        """Name a chunk for error messages: coordinates, frames, object and store."""
         start, stop = self.grid.frames(coords)
         stored, _ = self.grid.object_of(coords)
         place = f"object {self.key(stored)!r} of {self.store.location.label}"
         frames = f"frames {start} to {stop - 1}" if stop - start > 1 else f"frame {start}"
         return f"chunk {coords} ({frames}) in {place}"
 
-    async def read(self, coords: Coords) -> AnyArray:
-        """Decode one inner chunk.
+    def read(self, coords: Coords, room: Room = new_room, threads: int = 1) -> Chunk:
+        """Fetch and decode one inner chunk; it has the full chunk shape even at the edges of the array.
 
-        Returns
-        -------
-        numpy.ndarray
-            Of the full chunk shape, also at the edges of the array; not to be written to.
+        ``room`` allocates the arrays to decode into, and ``threads`` is the most threads that decoding may use.
 
         Raises
         ------
         MissingChunkError
-            When the chunk or its object is not in the store.
+            If the chunk or its object is not in the store.
         DamagedChunkError
-            When it is truncated or altered.
+            If it is truncated or altered.
         StorageError
-            When the store cannot be reached.
+            If the store cannot be reached.
         """
+        return self.decode(self._fetch(coords), coords, room, threads)
+
+    def _fetch(self, coords: Coords) -> AnyArray:
+        """Fetch the encoded bytes of one inner chunk."""
         stored, place = self.grid.object_of(coords)
-        if self._sharding is None:
-            payload = await self._get(stored, None, coords)
+        if self.format.index is None:
+            return self._get(stored, None, coords)
+        content = self._held_object(stored)
+        index = self._indices.get(stored)
+        if index is None:
+            index = self._index_requests.do(stored, partial(self._read_index, stored, coords, content))
+            self._indices[stored] = index
+        start, stop = self._span(index, place, coords)
+        if content is not None:
+            payload = content[start:stop].copy()  # decoding may return a view, which would keep the object in memory
         else:
-            content = await self._held_object(stored)
-            index = self._indices.get(stored)
-            if index is None:
-                index = await self._index_requests.do(stored, lambda: self._read_index(stored, coords, content))
-                self._indices[stored] = index
-            span = self._span(index, place, coords)
-            if content is None:
-                payload = await self._get(stored, RangeByteRequest(*span), coords)
-            else:
-                payload = content[slice(*span)]
-            if len(payload) != span[1] - span[0]:
-                raise DamagedChunkError(
-                    f"{self._describe(coords)} is truncated: {len(payload)} of {span[1] - span[0]} bytes"
-                )
-        return await self.decode(payload, coords)
+            payload = self._get(stored, RangeByteRequest(start, stop), coords)
+        if len(payload) != stop - start:
+            raise DamagedChunkError(f"{self._describe(coords)} is truncated: {len(payload)} of {stop - start} bytes")
+        return payload
 
-    async def hold(self, stored: Coords, *, in_place_of: Coords, reading: int) -> None:
-        """Fetch a whole object, more than one chunk of which is wanted, and keep it until :meth:`let_go`.
+    def hold(self, stored: Coords, *, in_place_of: Coords, group: Group) -> None:
+        """Start fetching a whole object in ``group``, because several of its chunks are wanted.
 
-        What goes wrong here shows when a chunk is read, which asks again.
-
-        Parameters
-        ----------
-        stored
-            The object.
-        in_place_of
-            Those before this one are not needed any more.
-        reading
-            The value of :attr:`readings` when it was wanted: nothing is done for a reader that has ended since.
+        It is kept until :meth:`let_go`; held objects before ``in_place_of`` are dropped. A failure here is reported by
+        the read of a chunk, which requests the chunk again.
         """
-        if reading != self.readings:
-            return
-        self._held = {name: held for name, held in self._held.items() if name >= in_place_of} | {stored: None}
-        content = await self._object_requests.do(stored, partial(self.payload, stored))
-        if stored in self._held:
-            self._held[stored] = content
+        held = {name: content for name, content in self._held.items() if name >= in_place_of}
+        if stored not in held:
+            held[stored] = group.start(partial(self.payload, stored))
+        self._held = held
 
     def let_go(self) -> None:
-        """Forget the objects that are held: who read them has ended."""
-        self.readings += 1
+        """Drop all held objects once their reader has finished."""
         self._held = {}
 
-    async def _held_object(self, stored: Coords) -> Buffer | None:
-        """The content of an object that is wanted whole; None where it is not, or cannot be had."""
-        if stored not in self._held:
-            return None
-        content = self._held[stored]
-        if content is None:
-            with suppress(PhotonCodecError):
-                content = await self._object_requests.do(stored, partial(self.payload, stored))
-        return content
+    def _held_object(self, stored: Coords) -> AnyArray | None:
+        """Return the content of a held object; None if it is not held or could not be fetched."""
+        with suppress(KeyError, PhotonCodecError, CancelledError):
+            return self._held[stored].result()
+        return None
 
-    async def read_object(self, stored: Coords) -> dict[Coords, AnyArray | Exception]:
-        """Every inner chunk of an object in one request: decoded, or the error that reading it gives."""
-        try:
-            _, payloads = await self._payloads(stored)
-        except (MissingChunkError, DamagedChunkError) as error:
-            return dict.fromkeys(self.grid.chunks_in(stored), error)
+    def read_object(
+        self, stored: Coords, wanted: Collection[Coords] | None = None
+    ) -> dict[Coords, AnyArray | Exception]:
+        """Read the counts of an object's inner chunks (all if None) in one request; a failed chunk gives its error."""
 
-        async def decoded(payload: Any, coords: Coords) -> AnyArray | Exception:
-            if isinstance(payload, Exception):
-                return payload
-            try:
-                return await self.decode(payload, coords)
-            except DamagedChunkError as error:
-                return error
+        def decoded(payload: AnyArray, coords: Coords) -> AnyArray:
+            return self.decode(payload, coords).counts()
 
-        results = await asyncio.gather(*(decoded(payload, coords) for coords, payload in payloads.items()))
-        return dict(zip(payloads, results, strict=True))
+        return self._of_object(stored, wanted, decoded)[1]
 
-    async def object_checksums(self, stored: Coords) -> tuple[int, dict[Coords, int]]:
-        """The size of an object in bytes, and what each of its chunks ends in; each is decoded, and so checked.
+    def object_checksums(self, stored: Coords) -> tuple[int, dict[Coords, int | Exception]]:
+        """Return the size of an object [bytes] and the checksum of each of its chunks, or that chunk's error.
 
-        Raises
-        ------
-        MissingChunkError, DamagedChunkError
-            When the object or a chunk of it is missing, truncated or altered.
+        Every chunk is decoded, and thereby checked.
         """
-        content, payloads = await self._payloads(stored)
-        found = {}
-        for coords, payload in payloads.items():
-            if isinstance(payload, Exception):
-                raise payload
-            await self.decode(payload, coords)
-            found[coords] = _checksum(payload)
-        return len(content), found
 
-    async def _payloads(self, stored: Coords) -> tuple[Buffer, dict[Coords, Any]]:
-        """An object, and the payload of every chunk in it, or what is wrong with that chunk."""
-        wanted = list(self.grid.chunks_in(stored))
-        content = await self._get(stored, None, wanted[0])
-        if self._sharding is None:
-            return content, {wanted[0]: content}
-        index = await self._decode_index(self._index_bytes(content), wanted[0])
-        self._indices[stored] = index
-        return content, {coords: self._slice(content, index, coords) for coords in wanted}
+        def checksum(payload: AnyArray, coords: Coords) -> int:
+            self.decode(payload, coords)
+            return _checksum(payload)
 
-    def _slice(self, content: Buffer, index: AnyArray, coords: Coords) -> Any:
-        """The payload of one chunk out of its whole object, or what is wrong with it."""
+        return self._of_object(stored, None, checksum)
+
+    def use_object(self, stored: Coords, use: dict[Coords, Callable[[Chunk | Exception], None]]) -> None:
+        """Fetch an object in one request, decode chunks of it on all cores, and pass each one to its function.
+
+        The function gets the error if the chunk failed. It must not keep the chunk: threads reuse its arrays.
+        """
+
+        def decoded(payload: AnyArray, coords: Coords) -> None:
+            use[coords](self.decode(payload, coords, rooms.take))
+
+        for coords, error in self._of_object(stored, use, decoded)[1].items():
+            if error is not None:
+                use[coords](error)
+
+    def _of_object(
+        self, stored: Coords, wanted: Collection[Coords] | None, use: Callable[[AnyArray, Coords], T]
+    ) -> tuple[int, dict[Coords, T | Exception]]:
+        """Return the size of an object [bytes], and the result of ``use`` or the error for each of its chunks."""
+        wanted = list(self.grid.chunks_in(stored)) if wanted is None else list(wanted)
         try:
-            start, stop = self._span(index, self.grid.object_of(coords)[1], coords)
+            content = self._get(stored, None, wanted[0])
+            if self.format.index is not None:
+                self._indices[stored] = self._decode_index(self._index_bytes(content), wanted[0])
         except (MissingChunkError, DamagedChunkError) as error:
-            return error
+            return 0, dict.fromkeys(wanted, error)
+        found: dict[Coords, T | Exception] = {}
+
+        def one(coords: Coords) -> None:
+            try:
+                found[coords] = use(self._slice(content, stored, coords), coords)
+            except (MissingChunkError, DamagedChunkError) as error:
+                found[coords] = error
+
+        do_all(deque(partial(one, coords) for coords in wanted), n_cores())
+        return len(content), {coords: found[coords] for coords in wanted}
+
+    def _slice(self, content: AnyArray, stored: Coords, coords: Coords) -> AnyArray:
+        """Cut the bytes of one chunk out of its object."""
+        if self.format.index is None:
+            return content
+        start, stop = self._span(self._indices[stored], self.grid.object_of(coords)[1], coords)
         if stop > len(content):
-            return DamagedChunkError(f"{self._describe(coords)} is truncated: its object ends at byte {len(content)}")
+            raise DamagedChunkError(f"{self._describe(coords)} is truncated: its object ends at byte {len(content)}")
         return content[start:stop]
 
     def _span(self, index: AnyArray, place: Coords, coords: Coords) -> tuple[int, int]:
-        """First and last byte (exclusive) of a chunk in its shard."""
+        """Return the first and last byte (exclusive) of a chunk in its shard."""
         offset, length = (int(n) for n in index[place])
-        if offset == _EMPTY or length == _EMPTY:
+        if EMPTY in (offset, length):
             raise MissingChunkError(
                 f"{self._describe(coords)} is missing: the index of its shard says it was not written"
             )
-        if length > self.limit or offset + length > self._object_limit:
+        if length > self.format.limit or offset + length > self.format.object_limit:
             raise DamagedChunkError(
                 f"{self._describe(coords)} cannot be found: the index of its shard says it has {length} bytes from "
-                f"{offset} on, a chunk of this array has at most {self.limit}, a shard {self._object_limit}"
+                f"{offset} on, a chunk of this array has at most {self.format.limit}, a shard "
+                f"{self.format.object_limit}"
             )
         return offset, offset + length
 
-    def _index_bytes(self, content: Buffer) -> Buffer:
-        """The encoded index of a shard, out of the whole object."""
-        assert self._sharding is not None
-        at_start = self._sharding.index_location.value == "start"
-        return content[: self._index_size] if at_start else content[-self._index_size :]
+    def _index_bytes(self, content: AnyArray) -> AnyArray:
+        """Cut the encoded index out of a whole shard."""
+        index = self.format.index
+        assert index is not None
+        return content[: index.n_bytes] if index.at_start else content[-index.n_bytes :]
 
-    async def _read_index(self, stored: Coords, coords: Coords, content: Buffer | None = None) -> AnyArray:
-        """The index of a shard, out of the whole object where that is at hand."""
-        assert self._sharding is not None
+    def _read_index(self, stored: Coords, coords: Coords, content: AnyArray | None) -> AnyArray:
+        """Read the index of a shard, from the whole object if it is already here."""
+        index = self.format.index
+        assert index is not None
         if content is not None:
-            return await self._decode_index(self._index_bytes(content), coords)
-        request: Any = SuffixByteRequest(self._index_size)
-        if self._sharding.index_location.value == "start":
-            request = RangeByteRequest(0, self._index_size)
-        return await self._decode_index(await self._get(stored, request, coords), coords)
+            return self._decode_index(self._index_bytes(content), coords)
+        request: Any = RangeByteRequest(0, index.n_bytes) if index.at_start else SuffixByteRequest(index.n_bytes)
+        return self._decode_index(self._get(stored, request, coords), coords)
 
-    async def _decode_index(self, payload: Buffer, coords: Coords) -> AnyArray:
-        if len(payload) != self._index_size:
+    def _decode_index(self, payload: AnyArray, coords: Coords) -> AnyArray:
+        index = self.format.index
+        assert index is not None
+        if len(payload) != index.n_bytes:
             raise DamagedChunkError(f"{self._describe(coords)} cannot be found: the index of its shard is truncated")
         try:
-            [decoded] = await self._index_pipeline.decode([(payload, self.index_spec)])
+            decoded = index.chain.decode(payload)
         except Exception as error:  # whatever a codec raises on altered bytes
+            self._refuse_machine_fault(error, coords)
             raise DamagedChunkError(
                 f"{self._describe(coords)} cannot be found: the index of its shard is damaged ({error})"
             ) from error
-        assert decoded is not None
-        # indices are kept: a view would keep all bytes of the shard that it was read with
-        return np.array(decoded.as_numpy_array())
+        # indices are cached; a view would keep the whole shard in memory
+        return np.array(decoded)
 
-    async def encode_index(self, index: AnyArray) -> bytes:
-        """The bytes of a shard's index."""
-        buffer = self.index_spec.prototype.nd_buffer.from_numpy_array(index)
-        [encoded] = await self._index_pipeline.encode([(buffer, self.index_spec)])
-        assert encoded is not None
-        return encoded.to_bytes()
+    def payload(self, stored: Coords) -> AnyArray:
+        """Return the raw bytes of an object; raises MissingChunkError if it is not in the store."""
+        return self._get(stored, None, next(iter(self.grid.chunks_in(stored))))
 
-    async def payload(self, stored: Coords) -> Buffer:
-        """All bytes of an object, as they are.
-
-        Raises
-        ------
-        MissingChunkError
-            When it is not in the store.
-        """
-        return await self._get(stored, None, next(iter(self.grid.chunks_in(stored))))
-
-    async def _get(self, stored: Coords, byte_range: Any, coords: Coords) -> Buffer:
-        """Bytes of an object; a missing object is named."""
-        store: Store = self.store.get()
-        if byte_range is None and self._object_limit <= _LARGEST_REQUEST:
-            # no more than an object of this array can have, and a byte that tells of more
-            byte_range = RangeByteRequest(0, self._object_limit + 1)
-        # also a short object: stores differ in what they raise for a range beyond its end
+    def _get(self, stored: Coords, byte_range: Any, coords: Coords) -> AnyArray:
+        """Fetch bytes of an object. Errors name ``coords``, the chunk that needs them."""
+        bounded = self.format.object_limit <= _LARGEST_REQUEST and not self.store.location.is_icechunk
+        if byte_range is None and bounded:
+            # one byte beyond the limit reveals an oversized object; icechunk refuses such ranges
+            byte_range = RangeByteRequest(0, self.format.object_limit + 1)
+        # covers objects that are too short: stores raise different errors for a range beyond the end
         with self.store.location.errors_named(f"{self._describe(coords)} cannot be read"):
-            try:
-                payload = await store.get(self.key(stored), default_buffer_prototype(), byte_range)
-            except (FileNotFoundError, KeyError):
-                payload = None
+            key = self.store.location.prefix + self.key(stored)
+            payload = _asked_for(self.store.read(key, byte_range), byte_range)
         if payload is None:
+            if not self._store_is_there:
+                wait(submit(check_store(self.store.location)))
+                self._store_is_there = True
             raise MissingChunkError(f"{self._describe(coords)} is missing: was it deleted, or copied incompletely?")
-        if len(payload) > self._object_limit:
+        if len(payload) > self.format.object_limit:
             raise DamagedChunkError(
-                f"{self._describe(coords)} is damaged: its object has more than {self._object_limit} bytes, which no "
-                "object of this array has"
+                f"{self._describe(coords)} is damaged: its object has more than {self.format.object_limit} bytes, "
+                "which no object of this array has"
             )
         return payload
 
-    async def decode(self, payload: Buffer, coords: Coords) -> AnyArray:
-        """Counts of the bytes of one chunk, if they are the bytes that were written for it."""
+    def decode(self, payload: AnyArray, coords: Coords, room: Room = new_room, threads: int = 1) -> Chunk:
+        """Decode a chunk, and check that these are the bytes that were written for it."""
         try:
-            [decoded] = await self.pipeline.decode([(payload, self.spec)])
-            assert decoded is not None
-            counts = decoded.as_numpy_array()
-            if counts.shape != self.spec.shape:
-                counts = counts.reshape(self.spec.shape)
+            if self._parameters is None:
+                counts = self.format.coder.decode(payload, room=room, threads=threads)
+                chunk = Chunk(counts if counts.shape == self.spec.shape else counts.reshape(self.spec.shape))
+            else:
+                codes = self.format.coder.decode(payload, first=1, room=room, threads=threads)
+                chunk = chunk_of(codes.reshape(self.spec.shape), self._parameters, self._dtype)
         except Exception as error:  # whatever a codec raises on altered bytes
             if isinstance(error, PhotonCodecError) and not isinstance(error, DamagedChunkError):
-                raise  # one of our codecs knows better than "damaged"
+                raise  # raised by one of our codecs, and more specific than "damaged"
+            self._refuse_machine_fault(error, coords)
             raise DamagedChunkError(
                 f"{self._describe(coords)} is damaged ({type(error).__name__}: {error}): restore it from a copy; "
                 "verify() lists every damaged chunk"
             ) from error
         self._check_identity(payload, coords)
-        return counts
+        return chunk
 
-    def _check_identity(self, payload: Buffer, coords: Coords) -> None:
-        """Refuse a chunk that is whole, and is not the one that was written here."""
+    def _refuse_machine_fault(self, error: Exception, coords: Coords) -> None:
+        """Raise StorageError if decoding failed because this machine lacks something; the chunk may be intact."""
+        if is_machine_fault(error):
+            raise StorageError(
+                f"{self._describe(coords)} cannot be decoded on this machine ({type(error).__name__}: {error}): it "
+                "lacks memory, threads, disk space or a library. That says nothing of the chunk"
+            ) from error
+
+    def _check_identity(self, payload: AnyArray, coords: Coords) -> None:
+        """Refuse an intact chunk that is not the one written at these coordinates."""
         if self._checksums is None:
             return
         recorded = int(self._checksums[coords])
@@ -375,6 +348,16 @@ class ChunkReader:
             )
 
 
-def _checksum(payload: Buffer) -> int:
-    """What the bytes of a chunk end in."""
-    return checksum_of(payload.as_numpy_array()[-CHECKSUM_BYTES:].tobytes())
+def _checksum(payload: AnyArray) -> int:
+    """Return the checksum at the end of a chunk."""
+    return checksum_of(payload[-CHECKSUM_BYTES:].tobytes())
+
+
+def _asked_for(payload: AnyArray | None, byte_range: Any) -> AnyArray | None:
+    """Cut the requested bytes out of a payload; some stores return the whole object for any range."""
+    if isinstance(byte_range, SuffixByteRequest) and payload is not None:
+        return payload[-byte_range.suffix :]
+    if isinstance(byte_range, RangeByteRequest) and payload is not None:
+        length = byte_range.end - byte_range.start
+        return payload if len(payload) <= length else payload[byte_range.start : byte_range.end]
+    return payload

@@ -1,7 +1,7 @@
-"""The compressor of a movie: chosen by trial on a few of its frames, or given by hand.
+"""The compressor of a movie: chosen by trial on a few of its frames, or given by the user.
 
-On noise codes a high Zstd level and bit-shuffle hurt; for sparse photon counts it is the other way round. So
-the candidates are tried, and the smallest result wins (``docs/explanation/compression.md`` has the figures).
+High Zstd levels and bit-shuffle hurt noise codes but help sparse photon counts. So the candidates are tried, and the
+smallest result wins (figures in ``docs/explanation/compression.md``).
 """
 
 from __future__ import annotations
@@ -12,36 +12,36 @@ from typing import Any
 import numcodecs
 import numpy as np
 from numcodecs.abc import Codec as Numcodec
+from zarr.abc.codec import BytesBytesCodec
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
 from .._typing import AnyArray, ZarrFormat
+from .._zarr import get_codec_class
 from ..errors import ConfigurationError
 
-#: What is tried: Zstd level 1, and Blosc-Zstd as (level, shuffle); the first only where time is short.
+#: Blosc-Zstd candidates as (level, shuffle); only the first is tried when time is short. Plain Zstd is tried before
+#: them: at level 1, and for multi-byte counts also at level 2, which makes those a tenth smaller.
 _BLOSC_TRIALS = ((1, "bitshuffle"), (5, "bitshuffle"), (1, "shuffle"), (5, "shuffle"))
 _FAST_TRIALS = _BLOSC_TRIALS[:1]
 
 _SHUFFLES = {"noshuffle": 0, "shuffle": 1, "bitshuffle": 2}
 
-#: A slower candidate must save this share of the bytes to win over a faster one before it.
+#: Fraction of the bytes that a slower candidate must save to beat a faster one.
 _WORTH = 0.005
 
 
 def choose_compressor(sample: AnyArray, *, fast: bool = False) -> Numcodec:
-    """The numcodecs compressor that makes ``sample`` smallest; faster ones first among equals.
+    """Return the numcodecs compressor that makes ``sample`` smallest; near ties go to the faster one.
 
-    Parameters
-    ----------
-    sample
-        What the compressor will see of an inner chunk: codes, or counts.
-    fast
-        Whether only those come into question that keep up with a camera, at a few per cent of size.
+    ``sample`` is what the compressor will see of an inner chunk: codes or counts. With ``fast``, only compressors that
+    keep up with a camera are tried, which costs a few per cent in size.
     """
     sample = np.ascontiguousarray(sample)
-    candidates: list[Numcodec] = [numcodecs.Zstd(level=1)]
+    thorough = sample.dtype.itemsize > 1 and not fast
+    candidates: list[Numcodec] = [numcodecs.Zstd(level=level) for level in ((1, 2) if thorough else (1,))]
     for level, shuffle in _FAST_TRIALS if fast else _BLOSC_TRIALS:
         if shuffle == "shuffle" and sample.dtype.itemsize == 1:
-            continue  # bytes of single bytes have no order to change
+            continue  # byte shuffle does nothing to single bytes
         candidates.append(numcodecs.Blosc(cname="zstd", clevel=level, shuffle=_SHUFFLES[shuffle]))
     best, smallest = candidates[0], len(candidates[0].encode(sample))
     for candidate in candidates[1:]:
@@ -52,7 +52,7 @@ def choose_compressor(sample: AnyArray, *, fast: bool = False) -> Numcodec:
 
 
 def entropy_coder_pays(sample: AnyArray, rival: Numcodec) -> bool:
-    """Whether the entropy coder takes codes of this dtype, and makes ``sample`` smaller than the best compressor."""
+    """Whether the entropy coder supports this dtype and beats ``rival``, the best compressor, on ``sample``."""
     from ..entropy.coder import DTYPES, encode
 
     sample = np.ascontiguousarray(sample)
@@ -60,7 +60,7 @@ def entropy_coder_pays(sample: AnyArray, rival: Numcodec) -> bool:
 
 
 def bytes_codecs(chosen: Numcodec, itemsize: int, zarr_format: ZarrFormat) -> tuple[Any, ...]:
-    """A chosen compressor followed by crc32c, as codecs of a Zarr format."""
+    """Return the chosen compressor and crc32c as codecs of a Zarr format."""
     if zarr_format == 2:
         return chosen, numcodecs.get_codec({"id": "crc32c"})
     if isinstance(chosen, numcodecs.Zstd):
@@ -74,24 +74,12 @@ def bytes_codecs(chosen: Numcodec, itemsize: int, zarr_format: ZarrFormat) -> tu
 
 
 def given_codecs(compressors: Any, zarr_format: ZarrFormat) -> tuple[Any, ...]:
-    """Compressors given by hand, followed by crc32c.
+    """Return the user's compressors as codecs, followed by crc32c.
 
-    Parameters
-    ----------
-    compressors
-        One codec or a sequence of them: for Zarr format 3 ``zarr.codecs`` objects or their metadata
-        dictionaries, for format 2 numcodecs codecs or their configurations. An empty sequence compresses nothing.
-    zarr_format
-        2 or 3.
-
-    Raises
-    ------
-    ConfigurationError
-        For anything else.
+    ``compressors`` is one codec or a sequence: ``zarr.codecs`` objects or their metadata dictionaries for Zarr format
+    3, numcodecs codecs or their configurations for format 2. An empty sequence means no compression. Raises
+    ConfigurationError for anything else.
     """
-    from zarr.abc.codec import BytesBytesCodec
-    from zarr.registry import get_codec_class
-
     several = isinstance(compressors, Sequence) and not isinstance(compressors, str | bytes)
     codecs: list[Any] = []
     for given in compressors if several else [compressors]:
@@ -103,7 +91,7 @@ def given_codecs(compressors: Any, zarr_format: ZarrFormat) -> tuple[Any, ...]:
                     if zarr_format == 2
                     else get_codec_class(given["name"]).from_dict(given)
                 )
-        except Exception as error:  # each registry raises its own
+        except Exception as error:  # each registry raises its own errors
             raise ConfigurationError(f"compressors: {given!r} is no known codec ({error})") from error
         expected = Numcodec if zarr_format == 2 else BytesBytesCodec
         if not isinstance(codec, expected):

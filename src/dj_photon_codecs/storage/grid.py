@@ -1,27 +1,20 @@
-"""Where inner chunks are: which object each of them is in, and which frames it holds."""
+"""The grid of inner chunks: the object and the frames of each one."""
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
-#: Coordinates in the grid of chunks, or in that of objects.
+#: Coordinates in the grid of chunks or of objects.
 Coords = tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class ChunkGrid:
-    """The grid of inner chunks of an array, and which object each of them is in.
+    """The grid of an array's inner chunks, from the shapes of the array, an inner chunk, and an object.
 
-    Attributes
-    ----------
-    shape
-        Shape of the array.
-    chunk
-        Shape of an inner chunk.
-    stored
-        Shape of what one object holds: a shard, or the chunk itself.
+    ``stored`` is the shape of one object: a shard, or a chunk if the array is not sharded.
     """
 
     shape: tuple[int, ...]
@@ -44,23 +37,47 @@ class ChunkGrid:
         return tuple(-(-n // c) for n, c in zip(self.shape, self.chunk, strict=True))
 
     def object_of(self, coords: Coords) -> tuple[Coords, Coords]:
-        """The object that holds an inner chunk, and the chunk's place in it."""
+        """Return the object that holds an inner chunk, and the chunk's place in it."""
         pairs = [divmod(i, n) for i, n in zip(coords, self.per_object, strict=True)]
         return tuple(p[0] for p in pairs), tuple(p[1] for p in pairs)
 
-    def chunks_in(self, stored: Coords) -> Iterator[Coords]:
-        """Inner chunks of an object that lie inside the array."""
-        ranges = [
+    def ranges_in(self, stored: Coords) -> list[range]:
+        """Return the inner chunks of an object along each axis, clipped to the array."""
+        return [
             range(o * n, min((o + 1) * n, total))
             for o, n, total in zip(stored, self.per_object, self.chunks, strict=True)
         ]
-        return itertools.product(*ranges)
+
+    def chunks_in(self, stored: Coords) -> Iterator[Coords]:
+        """Yield the inner chunks of an object that lie inside the array."""
+        return itertools.product(*self.ranges_in(stored))
 
     def all_objects(self) -> Iterator[Coords]:
-        """Every object of the array, in time order."""
+        """Yield every object of the array, in time order."""
         return itertools.product(*(range(n) for n in self.objects))
 
+    def region(self, coords: Coords) -> tuple[slice, ...]:
+        """Return the region of an inner chunk in the array; it may extend beyond the array's edge."""
+        return tuple(slice(i * n, (i + 1) * n) for i, n in zip(coords, self.chunk, strict=True))
+
     def frames(self, coords: Coords) -> tuple[int, int]:
-        """First and last frame (exclusive) of an inner chunk."""
+        """Return the first and last frame (exclusive) of an inner chunk."""
         start = coords[0] * self.chunk[0]
         return start, min(start + self.chunk[0], self.shape[0])
+
+
+def frames_in_words(runs: Iterable[tuple[int, int]]) -> str:
+    """Format runs of frames as text, at most twenty of them."""
+    named = [f"{start} to {stop - 1}" if stop - start > 1 else f"{start}" for start, stop in runs]
+    return f"frames {', '.join(named[:20])}" + (" and others" if len(named) > 20 else "")
+
+
+def joined_runs(runs: Iterable[tuple[int, int]]) -> tuple[tuple[int, int], ...]:
+    """Sort runs of frames (first, last exclusive), and merge those that touch or overlap."""
+    joined: list[tuple[int, int]] = []
+    for start, stop in sorted(set(runs)):
+        if joined and start <= joined[-1][1]:
+            joined[-1] = (joined[-1][0], max(stop, joined[-1][1]))
+        else:
+            joined.append((start, stop))
+    return tuple(joined)

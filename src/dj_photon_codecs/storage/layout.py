@@ -1,6 +1,6 @@
-"""How a movie is cut: inner chunks for a fast random frame, gathered into shards for few objects.
+"""Chunk and shard shapes: inner chunks of one plane for fast random frames, shards to keep the objects few.
 
-The numbers were chosen by ``benchmarks/layout.py``; its table stands in ``docs/explanation/layout.md``.
+The numbers come from ``benchmarks/layout.py``; ``docs/explanation/layout.md`` has its table.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from .._typing import ZarrFormat
 
-#: Pixels in an inner chunk: 16 frames of 512x512. Decoding one is what a random frame costs.
+#: Pixels in an inner chunk: 16 frames of 512x512. Reading a random frame decodes one chunk.
 CHUNK_PIXELS = 1 << 22
 
 #: Decoded bytes of an inner chunk, at most; what a wide dtype is limited by, far below Blosc's 2 GiB.
@@ -19,6 +19,9 @@ CHUNK_BYTES = 1 << 25
 #: Decoded bytes of a shard, at most (or one chunk): an hour of 512x512 at 30 Hz is 850 objects.
 SHARD_BYTES = 1 << 26
 
+#: Decoded bytes of all chunks that cover the same frames, at most (or one frame): what volumes take in memory while
+#: they are written, and what is decoded to read one of them.
+BLOCK_BYTES = 1 << 27
 
 #: The length in frames of a movie that is being acquired, when it is cut: longer than any.
 ENDLESS = 1 << 40
@@ -26,52 +29,53 @@ ENDLESS = 1 << 40
 
 @dataclass(frozen=True)
 class Layout:
-    """Shapes of the inner chunks and of the shards (None where chunks are objects of their own)."""
+    """Shapes of the inner chunks and of the shards (None if each chunk is a separate object)."""
 
     chunk: tuple[int, ...]
     shard: tuple[int, ...] | None
 
     @property
     def object_shape(self) -> tuple[int, ...]:
-        """Shape of what one object in the store covers."""
+        """Shape of the region that one object in the store covers."""
         return self.shard or self.chunk
 
 
-def plan_layout(shape: tuple[int, ...], itemsize: int, zarr_format: ZarrFormat) -> Layout:
-    """Choose chunk and shard shapes.
+def plan_layout(
+    shape: tuple[int, ...], itemsize: int, zarr_format: ZarrFormat, chunk: tuple[int, ...] | None = None
+) -> Layout:
+    """Choose chunk and shard shapes for a movie of ``shape`` (time, ..., height, width); format 2 has no shards.
 
-    Parameters
-    ----------
-    shape
-        Shape of the movie, (time, ..., height, width).
-    itemsize
-        Bytes of one count.
-    zarr_format
-        2 has no shards.
-
-    Returns
-    -------
-    Layout
-        Chunks of whole frames where a frame fits a chunk; otherwise of one frame, split along its first axes.
+    Each chunk holds one plane over as many frames as fit; a plane larger than a chunk is split along its first axes.
+    Give ``chunk`` to keep the chunk shape of a stored movie, because its dither depends on the place in the chunk.
     """
-    limit = min(CHUNK_PIXELS, CHUNK_BYTES // itemsize)
-    frame = list(shape[1:])
-    for axis in range(len(frame)):
-        rest = math.prod(frame[axis + 1 :])
-        if math.prod(frame) <= limit:
-            break
-        # Equal pieces: an axis of 2049 is cut into 1025 + 1024, not into 2048 and a sliver.
-        pieces = math.ceil(frame[axis] / max(1, limit // rest))
-        frame[axis] = math.ceil(frame[axis] / pieces)
-    frames = min(shape[0], max(1, limit // math.prod(frame)))
-    chunk = (frames, *frame)
+    chunk = chunk or _plan_chunk(shape, itemsize)
     if zarr_format == 2:
         return Layout(chunk, None)
-    # A shard spans whole frames in space where it can, then time: writing goes once through the movie.
+    # A shard grows within the plane first, then over planes, then over time, so that writing is one pass.
     budget = max(1, SHARD_BYTES // (math.prod(chunk) * itemsize))
     shard = list(chunk)
     for axis in [*range(len(shape) - 1, 0, -1), 0]:
-        count = min(budget, math.ceil(shape[axis] / chunk[axis]))
+        chunks = math.ceil(shape[axis] / chunk[axis])
+        count = min(budget, chunks) if axis == 0 else _even(chunks, budget)
         shard[axis] = chunk[axis] * count
         budget //= count
     return Layout(chunk, tuple(shard))
+
+
+def _plan_chunk(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:
+    """Shape of the inner chunks of a new movie."""
+    limit = min(CHUNK_PIXELS, CHUNK_BYTES // itemsize)
+    planes, plane = shape[1:-2], list(shape[-2:])
+    for axis in range(len(plane)):
+        rest = math.prod(plane[axis + 1 :])
+        if math.prod(plane) <= limit:
+            break
+        plane[axis] = _even(plane[axis], max(1, limit // rest))
+    # Use few frames per chunk for large volumes, because all planes are written, and often read, together.
+    frames = min(shape[0], max(1, min(limit // math.prod(plane), BLOCK_BYTES // (math.prod(shape[1:]) * itemsize))))
+    return (frames, *(1,) * len(planes), *plane)
+
+
+def _even(length: int, limit: int) -> int:
+    """Return the size of nearly equal pieces of at most ``limit``: 2049 becomes 1025 + 1024, not 2048 + 1."""
+    return math.ceil(length / math.ceil(length / limit))

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from .._typing import AnyArray, ZarrFormat
-from .._zarr import ArrayMetadata, ArrayV3Metadata, ShardingCodec
+from .._zarr import ArrayMetadata, all_codecs, replace_codecs
 from ..anscombe.legacy import encode_readable, legacy_domain, refuse_top_counts
 from ..anscombe.legacy_codecs import LegacyAnscombeV2, LegacyAnscombeV3
 from ..anscombe.parameters import TransformParameters
 from ..calibration import Calibration
 from ..errors import CodeRangeError, ConfigurationError, PhotonCodecError
-from .values import ValueRange
+from .count_range import ValueRange
 
 _NAME = "anscombe-v1"
 
@@ -24,42 +23,25 @@ def trusted_metadata(metadata: ArrayMetadata) -> ArrayMetadata:
 
     Both decode alike where the format is right; ours raises where it would give wrong counts.
     """
-    if isinstance(metadata, ArrayV3Metadata):
-        return replace(metadata, codecs=tuple(_trusted_v3(codec) for codec in metadata.codecs))
-    codecs = [*(metadata.filters or ()), metadata.compressor]
-    if not any(getattr(codec, "codec_id", "") == _NAME for codec in codecs):
-        return metadata
     dtype = metadata.dtype.to_native_dtype().name
-    *filters, compressor = (_trusted_v2(codec, dtype) for codec in codecs)
-    return replace(metadata, filters=tuple(filters) or None, compressor=compressor)
+    return replace_codecs(metadata, lambda codec: _trusted(codec, dtype))
 
 
-def _trusted_v3(codec: Any) -> Any:
-    if isinstance(codec, ShardingCodec):
-        return replace(codec, codecs=tuple(_trusted_v3(inner) for inner in codec.codecs))
-    document = codec.to_dict()
-    if document.get("name") != _NAME or isinstance(codec, LegacyAnscombeV3):
-        return codec
-    return LegacyAnscombeV3.from_dict(document)
-
-
-def _trusted_v2(codec: Any, dtype: str) -> Any:
-    """Our codec, and with the dtype of the array: its metadata has none, and takes every array for int16."""
-    if getattr(codec, "codec_id", "") != _NAME:
-        return codec
-    decoded = dtype if dtype in ("int16", "uint16") else "int16"
-    return LegacyAnscombeV2(codec.zero_level, codec.conversion_gain, decoded_dtype=decoded)
+def _trusted(codec: Any, dtype: str) -> Any:
+    """Our codec for theirs; that of Zarr V2 has no dtype in its metadata, takes every array for int16, and is told."""
+    if getattr(codec, "codec_id", "") == _NAME:
+        decoded = dtype if dtype in ("int16", "uint16") else "int16"
+        return LegacyAnscombeV2(codec.zero_level, codec.conversion_gain, decoded_dtype=decoded)
+    if not isinstance(codec, LegacyAnscombeV3) and hasattr(codec, "to_dict"):
+        document = codec.to_dict()
+        if document.get("name") == _NAME:
+            return LegacyAnscombeV3.from_dict(document)
+    return codec
 
 
 def legacy_calibration(metadata: ArrayMetadata) -> Calibration | None:
     """The noise model that an ``anscombe-v1`` array was coded with; None for other arrays."""
-    codecs: list[Any] = []
-    if isinstance(metadata, ArrayV3Metadata):
-        for codec in metadata.codecs:
-            codecs += codec.codecs if isinstance(codec, ShardingCodec) else (codec,)
-    else:
-        codecs = [*(metadata.filters or ()), metadata.compressor]
-    for codec in codecs:
+    for codec in all_codecs(metadata):
         if isinstance(codec, LegacyAnscombeV2 | LegacyAnscombeV3):
             return Calibration.given(codec.conversion_gain, codec.zero_level)
     return None

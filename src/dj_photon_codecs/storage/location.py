@@ -1,21 +1,32 @@
-"""Where an array lives: opened when it is needed, again in every process, and with no secret in its repr."""
+"""Where a movie is stored: opened when it is needed, again in every process, and with no secret in its repr."""
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
+import stat
 import traceback
+import weakref
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from concurrent.futures import CancelledError
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import fsspec
+import numpy as np
+from fsspec.implementations.dirfs import DirFileSystem
+from fsspec.implementations.local import LocalFileSystem
 from zarr.abc.store import Store
-from zarr.storage import FsspecStore, LocalStore
+from zarr.storage import FsspecStore, LocalStore, MemoryStore, StorePath
 
+from .._system import after_fork_in_child, path_of_file_url
+from .._threads import wait
+from .._typing import AnyArray
+from .._zarr import Buffer, default_buffer_prototype, end_tasks, open_store, submit
 from ..errors import ConfigurationError, PhotonCodecError, StorageError
 
 #: Options of a filesystem that are secrets, by their names: key, secret_key, sas_token, connection_string...
@@ -29,24 +40,54 @@ _URL_PASSWORD = re.compile(r"(://[^/@\s:]*:)[^/@\s]*(?=@)")
 _URL_QUERY = re.compile(r"(://[^\s'\"?#]*\?)[^\s'\"#]+")
 
 
+class FolderStore(LocalStore):
+    """A folder of this machine. A named pipe in it is an error: opening one waits until somebody writes to it."""
+
+    async def get(self, key: str, *args: Any, **options: Any) -> Any:
+        """As the base class does, from files only."""
+        if (self.root / key).is_fifo():
+            raise OSError(f"{self.root / key} is a named pipe, not a file")
+        return await super().get(key, *args, **options)
+
+    def read(self, key: str, byte_range: Any) -> bytes | None:
+        """As :meth:`get`, in the thread that calls."""
+        path = os.path.join(self.root, key)
+        try:
+            if stat.S_ISFIFO(os.stat(path).st_mode):
+                raise OSError(f"{path} is a named pipe, not a file")
+            with open(path, "rb") as file:
+                if byte_range is None:
+                    return file.read()
+                size = os.fstat(file.fileno()).st_size
+                start, stop = getattr(byte_range, "start", None), getattr(byte_range, "end", size)
+                start = max(0, size - byte_range.suffix) if start is None else start
+                file.seek(start)
+                return file.read(max(0, min(stop, size) - start))
+        except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
+            return None
+
+
 @dataclass(frozen=True)
 class Location:
-    """The folder of one array: a local path, a path on an fsspec filesystem, or a zarr store object.
+    """The folder of one movie: a local path, a path on an fsspec filesystem, or a path in a zarr store.
 
     Attributes
     ----------
     label
         What users are shown: a path or URL without credentials.
     root
-        Path of the folder, on the local machine or on ``filesystem``; a URL there may hold a password.
+        Path of the folder, on the local machine, on ``filesystem`` or in the store ``given``, where it may be empty;
+        a URL there may hold a password.
     filesystem
         None for local paths. Carries the credentials, and so is kept out of the repr.
     given
         The store object itself, when the caller brought one.
     store_name
         What the configuration calls the store that it is in, where there is one; errors tell it.
+    store_root
+        Path of that store, where it is known.
     unused
-        Whether nothing can be there: its name was made up at random.
+        True for freshly generated random paths, which need no emptiness check.
     """
 
     label: str
@@ -54,11 +95,18 @@ class Location:
     filesystem: Any = field(default=None, repr=False, compare=False)
     given: Store | None = field(default=None, repr=False, compare=False)
     store_name: str | None = field(default=None, repr=False, compare=False)
+    store_root: str | None = field(default=None, repr=False, compare=False)
     unused: bool = field(default=False, repr=False, compare=False)
 
     @classmethod
     def of(cls, target: object) -> Location:
-        """Where ``target``, a path, a URL or a zarr store, points.
+        """Where ``target`` points.
+
+        Parameters
+        ----------
+        target
+            A path, a URL, a zarr store, a ``StorePath`` into one, a dict (zarr's store in memory), or a mapping or
+            filesystem of fsspec.
 
         Raises
         ------
@@ -67,28 +115,77 @@ class Location:
         """
         if isinstance(target, Location):
             return target
+        if isinstance(target, StorePath):
+            return cls._in_store(target.store, target.path)
+        if isinstance(target, dict) and all(isinstance(content, Buffer) for content in target.values()):
+            target = MemoryStore(target)  # and not the settings of a store, which are a dict too
         if isinstance(target, Store):
-            return cls(label=_shown(str(target)), root="", given=target)
+            return cls._in_store(target, "")
+        if isinstance(target, fsspec.FSMap):
+            return cls._on(target.fs, target.root)
+        if isinstance(target, fsspec.AbstractFileSystem):
+            return cls._on(target, target.root_marker)
         if isinstance(target, os.PathLike):
             target = os.fspath(target)
         if not isinstance(target, str) or not target:
             # of other types not the value: the settings of a store hold its keys
             value = f" {target!r}" if isinstance(target, str | int | float) else ""
             raise ConfigurationError(
-                f"a movie is stored under a path, a URL or a zarr store, got {type(target).__name__}{value}"
+                "a movie is stored under a path, a URL, or in a store of zarr or fsspec, got "
+                f"{type(target).__name__}{value}"
             )
-        if "://" in target and not target.startswith("file://"):
-            filesystem, path = fsspec.core.url_to_fs(target)
-            return cls(label=_shown(filesystem.unstrip_protocol(path)), root=path, filesystem=filesystem)
-        path = str(Path(target.removeprefix("file://")).expanduser().absolute())
+        if target.startswith("file://"):
+            return cls._local(path_of_file_url(target))
+        if "://" in target:
+            try:
+                return cls._on(*fsspec.core.url_to_fs(target))
+            except ValueError as error:  # an unknown protocol
+                known = ", ".join(sorted(fsspec.available_protocols()))
+                raise ConfigurationError(f"{_shown(target)}: {error}; known are {known}") from error
+        return cls._local(target)
+
+    @classmethod
+    def _local(cls, path: str) -> Location:
+        path = str(Path(path).expanduser().absolute())
         return cls(label=path, root=path)
 
+    @classmethod
+    def _on(cls, filesystem: Any, path: str) -> Location:
+        while isinstance(filesystem, DirFileSystem):  # a folder of another filesystem, which zarr cannot open anew
+            filesystem, path = filesystem.fs, filesystem._join(path)
+        if isinstance(filesystem, LocalFileSystem):
+            return cls._local(path)
+        return cls(label=_shown(filesystem.unstrip_protocol(path)), root=path, filesystem=filesystem)
+
+    @classmethod
+    def _in_store(cls, store: Store, path: str) -> Location:
+        if isinstance(store, LocalStore) and type(store) in (LocalStore, FolderStore) and not store.read_only:
+            return cls._local(str(store.root / path))
+        open_store(store)
+        name = _shown(" ".join(str(store).split()))  # some stores describe themselves in several lines
+        return cls(label=f"{name.rstrip('/')}/{path}" if path else name, root=path, given=store)
+
+    @property
+    def is_local(self) -> bool:
+        """Whether it is a folder of this machine."""
+        return self.filesystem is None and self.given is None
+
+    @property
+    def prefix(self) -> str:
+        """What stands before the keys of the movie's objects in its store: nothing, or a path that ends in "/"."""
+        return f"{self.root}/" if self.given is not None and self.root else ""
+
+    @property
+    def is_icechunk(self) -> bool:
+        """Whether it is in an icechunk session, which takes no chunk before the metadata and no keys but Zarr's."""
+        return type(self.given).__module__.split(".")[0] == "icechunk"
+
     def open(self, *, read_only: bool) -> Store:
-        """A zarr store on this folder, for this process. Does no I/O."""
+        """A zarr store with this folder in it, for this process, the folder being :attr:`prefix`. Does no I/O."""
         if self.given is not None:
-            return self.given.with_read_only(read_only) if self.given.read_only != read_only else self.given
+            return self._given(read_only)
         if self.filesystem is None:
-            return LocalStore(self.root, read_only=read_only)
+            return FolderStore(self.root, read_only=read_only)
         filesystem = self.filesystem
         forked = getattr(filesystem, "_pid", os.getpid()) != os.getpid()
         blocking = filesystem.async_impl and not filesystem.asynchronous
@@ -100,7 +197,28 @@ class Location:
             if blocking:
                 options["asynchronous"] = True
             filesystem = type(filesystem)(*filesystem.storage_args, **options)
+        if filesystem.async_impl:
+            _connected.add(filesystem)
         return FsspecStore.from_mapper(fsspec.FSMap(self.root, filesystem), read_only=read_only)
+
+    def _given(self, read_only: bool) -> Store:
+        """The caller's store, unable to write where it can be made so.
+
+        Raises
+        ------
+        ConfigurationError
+            When the caller's store cannot be written to, and that is what is wanted.
+        """
+        store = self.given
+        assert store is not None
+        if not read_only and (store.read_only or not store.supports_writes):
+            raise ConfigurationError(f"the store {self.label} is read-only: open it for writing to store a movie in it")
+        if not read_only or store.read_only:
+            return store
+        try:
+            return store.with_read_only(True)
+        except (NotImplementedError, TypeError):  # zip files; classes whose constructor takes other arguments
+            return store
 
     @contextmanager
     def errors_named(self, failed: str) -> Iterator[None]:
@@ -118,7 +236,7 @@ class Location:
         """
         try:
             yield
-        except PhotonCodecError:
+        except (PhotonCodecError, CancelledError):
             raise
         except Exception as error:  # OSError, botocore's, aiohttp's, a cloud library's: they have no common base
             secrets = self._secrets()
@@ -160,6 +278,29 @@ def _shown(text: str, secrets: Iterable[str] = ()) -> str:
     return _URL_QUERY.sub(r"\1***", _URL_PASSWORD.sub(r"\1***", text))
 
 
+#: Filesystems whose connections this process closes when it ends.
+_connected: weakref.WeakSet[Any] = weakref.WeakSet()
+
+#: Those of the parent process, kept: fsspec lets go of them after a fork, and their sessions would complain.
+_inherited: list[Any] = []
+
+after_fork_in_child(lambda: _inherited.extend(_connected))
+
+
+@atexit.register  # after zarr's own, and so called before that ends the event loop
+def _close_connections() -> None:
+    """Close sessions of S3, Google and HTTP: fsspec leaves those of other event loops to aiohttp, which complains."""
+    end_tasks(timeout=2)  # of a read that was interrupted
+    for filesystem in list(_connected):
+        client, session = getattr(filesystem, "_s3creator", None), getattr(filesystem, "_session", None)
+        if getattr(filesystem, "_pid", None) == os.getpid():
+            with suppress(Exception):  # of any type; the process ends, and its sockets with it
+                if client is not None:
+                    submit(client.__aexit__(None, None, None)).result(timeout=1)
+                elif session is not None:
+                    submit(session.close()).result(timeout=1)
+
+
 class ProcessStore:
     """The store of a location, opened once per process: a forked worker opens its own."""
 
@@ -175,6 +316,24 @@ class ProcessStore:
             opened = (os.getpid(), self.location.open(read_only=True))
             self._opened = opened
         return opened[1]
+
+    def read(self, key: str, byte_range: Any) -> AnyArray | None:
+        """Bytes of an object, all for None; None where it is not there. Not for zarr's event loop.
+
+        Whole objects come from stores without partial reads, and from stores that give one for every range.
+        """
+        store = self.get()
+        try:
+            if type(store) is FolderStore:
+                content = store.read(key, byte_range)
+                return None if content is None else np.frombuffer(content, np.uint8)
+            try:
+                buffer = wait(submit(store.get(key, default_buffer_prototype(), byte_range)))
+            except NotImplementedError:
+                buffer = wait(submit(store.get(key, default_buffer_prototype())))
+        except (FileNotFoundError, KeyError):
+            return None
+        return None if buffer is None else buffer.as_numpy_array()
 
     def __getstate__(self) -> dict[str, Any]:
         return {"location": self.location}

@@ -5,8 +5,8 @@
 | ``standard``  | dithered Anscombe codes, then the best compressor by |
 |               | trial                                                |
 | ``dense``     | dithered Anscombe codes, then the entropy coder      |
-| ``portable``  | counts at the decoded levels, standard codecs only:  |
-|               | few levels, so without dither                        |
+| ``portable``  | counts, rounded with one dither offset for each run  |
+|               | of 65,536; standard codecs only                      |
 | ``lossless``  | counts as inserted, then as ``standard``; the        |
 |               | entropy coder where ``dense`` was asked and it wins  |
 | ``anscombe-v1`` | what the anscombe-transform package reads          |
@@ -14,22 +14,21 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from enum import Enum
 from typing import Any
 
 import numpy as np
 
 from .._typing import AnyArray, ZarrFormat
-from ..anscombe.codec_v2 import AnscombeTransformV2, DitheredAnscombeV2
-from ..anscombe.codec_v3 import AnscombeTransformV3, DenseAnscombeTransformV3, DitheredAnscombeV3
-from ..anscombe.dithered import code_range, encode_dithered, fill_count
+from ..anscombe.codec_v2 import AnscombeTransformV2
+from ..anscombe.codec_v3 import AnscombeTransformV3
+from ..anscombe.codes import code_range, decode, encode, fill_count, resolved, rounded, smallest_code_dtype
 from ..anscombe.parameters import TransformParameters
-from ..anscombe.transform import decode_codes, encode_counts, rounded_codes, smallest_code_dtype, top_of_range
 from ..calibration import Calibration
 from ..errors import CodeRangeError, ConfigurationError
+from .count_range import ValueRange
 from .legacy import legacy_codes, legacy_filter, legacy_parameters
-from .values import ValueRange
 
 PROFILES = ("standard", "dense", "portable", "lossless", "anscombe-v1")
 
@@ -51,7 +50,7 @@ class Levels(Enum):
     """Where the counts of a movie lie before it is stored: what was stored once loses nothing when it is moved."""
 
     ANYWHERE = "anywhere"
-    PLAIN = "on the levels of the plain transform"
+    PORTABLE = "on the levels of the portable profile, which keeps them as they are"
     DITHERED = "on the levels of the dithered transform, each at its place in the chunk"
 
 
@@ -64,20 +63,26 @@ class Encoding:
     profile
         Its name.
     filters
-        Codecs before the compressor, of the array's Zarr format.
+        Codecs before the compressor, of the array's Zarr format; none where the counts are stored at their levels.
     fill_value
-        Of the array: the top of the range, which nobody takes for darkness.
+        Of the array: the top of the range, which cannot be mistaken for a dark pixel.
     parameters
         The transform; None for lossless profiles.
-    dithered
-        Whether the stored counts lie on the levels of the dithered transform.
+    levels
+        Where the counts lie before they are stored.
     """
 
     profile: str
     filters: tuple[Any, ...]
     fill_value: Any
     parameters: TransformParameters | None
-    dithered: bool = False
+    levels: Levels = Levels.ANYWHERE
+
+    @property
+    def dithered(self) -> bool:
+        """Whether the stored counts lie on the levels of the dithered transform, each at its place in the chunk."""
+        dithers = self.parameters is not None and self.parameters.dithered
+        return dithers and (bool(self.filters) or self.levels is Levels.DITHERED)
 
     @property
     def padding(self) -> Any:
@@ -87,19 +92,29 @@ class Encoding:
         return self.fill_value
 
     def prepared(self, counts: AnyArray) -> AnyArray:
-        """What is handed to zarr for ``counts``: themselves, or for ``portable`` the decoded levels."""
-        if self.profile != "portable" or self.parameters is None or self.dithered:
+        """What is handed to zarr for the ``counts`` of a chunk: themselves, or rounded where no codec does that."""
+        if self.filters or self.parameters is None or self.levels is not Levels.ANYWHERE:
             return counts
-        levels = decode_codes(encode_counts(counts, self.parameters), self.parameters)
-        return levels.astype(counts.dtype, copy=False)
+        return rounded(counts, self.parameters).astype(counts.dtype, copy=False)
+
+    @property
+    def largest_change(self) -> float:
+        """What storing changes a count by at most, beside half a count [modelled noise standard deviations]."""
+        return 0.0 if self.parameters is None else self.parameters.step / 2
+
+    def restored(self, counts: AnyArray) -> AnyArray:
+        """What comes back for ``counts`` of one chunk."""
+        if self.parameters is None or not self.filters:
+            return self.prepared(counts)
+        return decode(encode(counts, self.parameters), self.parameters).astype(counts.dtype)
 
     def compressed_array(self, counts: AnyArray) -> AnyArray:
         """The array that the compressor sees for ``counts``."""
-        if self.parameters is None or self.profile == "portable":
+        if self.parameters is None or not self.filters:
             return self.prepared(counts)
         if self.profile == "anscombe-v1":
             return legacy_codes(counts, self.parameters)
-        return (encode_dithered if self.dithered else encode_counts)(counts, self.parameters)
+        return encode(counts, self.parameters)
 
 
 def plan_encoding(
@@ -116,7 +131,7 @@ def plan_encoding(
     Parameters
     ----------
     profile
-        A profile name; ``lossless`` where the calibration is not reliable.
+        A profile name; ``lossless`` where the noise is unknown.
     dtype
         Of the counts.
     values
@@ -128,7 +143,7 @@ def plan_encoding(
     zarr_format
         2 or 3.
     levels
-        Where the counts lie: on levels of either transform, it is the one to store them with.
+        Where the counts lie: those on the levels of ``portable`` are stored with that profile.
 
     Raises
     ------
@@ -144,66 +159,69 @@ def plan_encoding(
         legacy = legacy_parameters(dtype, values, calibration, step, zarr_format)
         # this format does not transform the fill value: it has to be a code as well
         return Encoding(profile, (legacy_filter(legacy, zarr_format),), dtype.type(np.iinfo("uint8").max), legacy)
-    # Readers of the portable profile decode nothing, and dithered levels are too many for a compressor.
-    dithered = levels is Levels.DITHERED or (levels is Levels.ANYWHERE and profile != "portable")
-    decoded = _decoded_dtype(dtype, values, dithered)
+    decoded = _decoded_dtype(dtype, values)
+    noise = calibration.storage_noise
     wide = TransformParameters(
-        zero_level=calibration.zero_level,
-        conversion_gain=calibration.conversion_gain,
+        zero_level=noise.zero_level,
+        conversion_gain=noise.conversion_gain,
         encoded_dtype="int64",
         decoded_dtype=decoded,
         step=step,
+        dither="position",
+        under_root=noise.under_root,
+        saturation=_saturation(noise.saturation, decoded),
     )
-    if dithered:
-        low, high = code_range(values.low, values.high, wide)
-    else:
-        low, high = (float(rounded_codes(edge, wide)) for edge in (values.low, values.high))
+    low, high = code_range(values.low, values.high, wide)
     encoded = smallest_code_dtype(low, high)
     if encoded is None:
         raise CodeRangeError(
-            f"counts from {values.low} to {values.high} at conversion_gain={calibration.conversion_gain:g} have codes "
+            f"counts from {values.low} to {values.high} at conversion_gain={noise.conversion_gain:g} have codes "
             "that no integer dtype holds: check the gain, or store the movie losslessly"
         )
-    parameters = TransformParameters(
-        zero_level=calibration.zero_level,
-        conversion_gain=calibration.conversion_gain,
-        encoded_dtype=encoded,
-        decoded_dtype=decoded,
-        step=step,
-    )
-    fill_value = (fill_count if dithered else top_of_range)(parameters, dtype)
+    parameters = replace(wide, encoded_dtype=encoded)
     filters: tuple[Any, ...] = ()
     if profile in ("standard", "dense"):
-        filters = (
-            _v3_filters(parameters, profile, dithered) if zarr_format == 3 else _v2_filters(parameters, dtype, dithered)
-        )
-    return Encoding(profile, filters, fill_value, parameters, dithered)
+        filters = _filters(parameters, dtype, zarr_format)
+    return Encoding(profile, filters, fill_count(parameters, dtype), parameters, levels)
 
 
-def _decoded_dtype(dtype: np.dtype[Any], values: ValueRange, dithered: bool) -> str:
+def too_coarse(dtype: np.dtype[Any], values: ValueRange, calibration: Calibration, step: float) -> bool:
+    """Whether the numbers of a floating-point dtype are too far apart for the bound on the loss, at these counts."""
+    if _decoded_dtype(dtype, values) != dtype.name or dtype.kind != "f":
+        return False
+    noise = calibration.storage_noise
+    parameters = TransformParameters(
+        noise.zero_level, noise.conversion_gain, "int64", dtype.name, step, under_root=noise.under_root
+    )
+    return not resolved(np.array([values.low, values.high]), parameters).all()
+
+
+def _saturation(top: float | None, decoded: str) -> float | None:
+    """The saturation of a converter, where counts of this dtype can have it."""
+    return None if top is None or (np.dtype(decoded).kind in "ui" and not float(top).is_integer()) else float(top)
+
+
+def _decoded_dtype(dtype: np.dtype[Any], values: ValueRange) -> str:
     """The dtype in which levels are computed: integers for whole-numbered movies of any dtype that holds them all.
 
     The highest stored count may lie above the highest raw one and ask for the next wider dtype when the movie is
-    moved. The dithered levels of all unsigned dtypes are the same, and so are those of all signed ones.
+    moved. The levels of all unsigned dtypes are the same, and so are those of all signed ones.
     """
     if dtype.kind != "f" or not values.whole or max(values.high, -values.low) > 2.0 ** np.finfo(dtype).nmant:
         return dtype.name
-    unsigned = dithered and values.low >= 0
-    for name in ("uint16", "uint32", "uint64") if unsigned else ("uint16", "int32", "int64"):
-        if np.iinfo(name).min <= values.low and values.high <= np.iinfo(name).max // 2:
+    for name in ("uint16", "uint32", "uint64") if values.low >= 0 else ("int16", "int32", "int64"):
+        if np.iinfo(name).min // 2 <= values.low and values.high <= np.iinfo(name).max // 2:
             return name
     return dtype.name
 
 
-def _v3_filters(parameters: TransformParameters, profile: str, dithered: bool) -> tuple[Any, ...]:
-    plain = DenseAnscombeTransformV3 if profile == "dense" else AnscombeTransformV3
-    return ((DitheredAnscombeV3 if dithered else plain)(**asdict(parameters)),)
-
-
-def _v2_filters(parameters: TransformParameters, dtype: np.dtype[Any], dithered: bool) -> tuple[Any, ...]:
+def _filters(parameters: TransformParameters, dtype: np.dtype[Any], zarr_format: ZarrFormat) -> tuple[Any, ...]:
+    """The transform as a codec of a Zarr format."""
+    if zarr_format == 3:
+        return (AnscombeTransformV3(**asdict(parameters)),)
     from numcodecs import AsType
 
-    transform = (DitheredAnscombeV2 if dithered else AnscombeTransformV2)(**asdict(parameters))
+    transform = AnscombeTransformV2(**asdict(parameters))
     if parameters.decoded_dtype == dtype.name:
         return (transform,)
     # zarr V2 passes no dtype to its filters: whole numbers in floating point take a cast of their own

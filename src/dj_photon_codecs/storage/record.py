@@ -1,12 +1,9 @@
-"""What is known of a stored movie besides its counts: one record, in the Zarr attributes and in the row.
-
-Specified in ``docs/spec/layout.md``.
-"""
+"""The record of a stored movie, kept in the Zarr attributes and in the row; see ``docs/spec/layout.md``."""
 
 from __future__ import annotations
 
 import platform
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
@@ -15,7 +12,7 @@ from .._typing import Json
 from ..calibration import Calibration
 from ..errors import FormatError
 
-#: Version of what lies on disk and in the row. Readers refuse newer ones.
+#: Version of the format on disk and in the row. Readers refuse newer versions.
 FORMAT_VERSION = 1
 
 #: The Zarr attribute that holds the record.
@@ -24,37 +21,50 @@ ATTRIBUTE = "dj_photon"
 
 @lru_cache(maxsize=1)
 def _current_versions() -> dict[str, str]:
-    """Versions of what writes: this package, zarr, numcodecs, numpy and Python."""
+    """Return the versions of this package, zarr, numcodecs, numpy and Python."""
     packages = ("dj-photon-codecs", "zarr", "numcodecs", "numpy")
     return {name: version(name) for name in packages} | {"python": platform.python_version()}
 
 
 @dataclass(frozen=True)
 class MovieRecord:
-    """What was stored, and how.
+    """How a movie was stored.
 
     Attributes
     ----------
     profile
-        Name of the profile that was used; ``lossless`` where no noise model was reliable.
+        Name of the profile that was used; ``lossless`` if no noise model was reliable.
     step
-        Quantisation in noise standard deviations; 0 when lossless.
+        Quantisation step [noise standard deviations]; 0 if lossless.
     calibration
-        The noise model, and how it was got.
+        The noise model and how it was obtained.
     original_bytes
-        Size of the movie as it was inserted.
+        Size of the inserted movie.
     stored_bytes
         Size of the chunks in the store, without the metadata documents.
     dithered
-        Whether the counts lie on the levels of the dithered transform, so that it codes them again without a loss.
+        Whether the counts lie on the levels of the dithered transform, so that it can encode them again without loss.
+    reason
+        Why the movie is stored losslessly although its noise is known; None otherwise.
+    rounded
+        The step by which the counts of a lossless movie had been rounded before it was stored; 0 otherwise. A copy is
+        not rounded again.
+    acquisition
+        Metadata of the recording from the source, in OME's names and units; None if the source has none.
+    lost
+        Runs of frames (first, last exclusive) that were lost before they were stored but share chunks with stored
+        frames. The values in their place are not counts.
     versions
-        Of this package and of what wrote the bytes with it.
+        Versions of this package and of the software that it wrote the bytes with.
     format_version
-        Of this record and the layout.
+        Version of this record and the layout.
     checksums
-        The crc32c that each inner chunk ends in, packed (:mod:`.checksums`); None where it was not recorded.
+        The crc32c at the end of each inner chunk, packed (:mod:`.checksums`). None if not recorded, and in the row of
+        a long movie, because only the document in the store has them.
+    checksums_digest
+        Digest of ``checksums`` in the record of a long movie; None otherwise.
     digest
-        Of all the rest of the record and of the Zarr metadata (:mod:`.documents`); None where it was not recorded.
+        Digest of the rest of the record and of the Zarr metadata (:mod:`.documents`); None if not recorded.
     """
 
     profile: str
@@ -63,13 +73,18 @@ class MovieRecord:
     original_bytes: int
     stored_bytes: int
     dithered: bool = False
+    reason: str | None = None
+    rounded: float = 0.0
+    acquisition: Json | None = None
+    lost: tuple[tuple[int, int], ...] = ()
     versions: dict[str, str] = field(default_factory=lambda: dict(_current_versions()))
     format_version: int = FORMAT_VERSION
     checksums: str | None = field(default=None, repr=False)
+    checksums_digest: str | None = None
     digest: str | None = None
 
     def to_dict(self) -> Json:
-        """The record as JSON values."""
+        """Return the record as JSON values."""
         document: Json = {
             "format_version": self.format_version,
             "profile": self.profile,
@@ -78,19 +93,26 @@ class MovieRecord:
             "original_bytes": self.original_bytes,
             "stored_bytes": self.stored_bytes,
             "versions": dict(self.versions),
-            **({"dithered": True} if self.dithered else {}),  # left out where the first release knew no such thing
+            **({"dithered": True} if self.dithered else {}),
+            **({"rounded": self.rounded} if self.rounded else {}),
+            **({"lost": [list(run) for run in self.lost]} if self.lost else {}),
         }
-        optional = {"checksums": self.checksums, "digest": self.digest}
+        names = ("reason", "acquisition", "checksums", "checksums_digest", "digest")
+        optional = {name: getattr(self, name) for name in names}
         return document | {name: value for name, value in optional.items() if value is not None}
+
+    def for_row(self) -> MovieRecord:
+        """Return the record to put in a row; checksums of a long movie are left out and stay in the store."""
+        return self if self.checksums_digest is None else replace(self, checksums=None)
 
     @classmethod
     def from_dict(cls, document: Any, where: str) -> MovieRecord:
-        """The record of JSON values.
+        """Create a record from JSON values.
 
         Raises
         ------
         FormatError
-            When it is malformed, or of a format version that this release does not know.
+            If it is malformed, or this release does not know its format version.
         """
         try:
             found = document["format_version"]
@@ -108,9 +130,14 @@ class MovieRecord:
                 original_bytes=int(document["original_bytes"]),
                 stored_bytes=int(document["stored_bytes"]),
                 dithered=bool(document.get("dithered", False)),
+                reason=_optional_text(document, "reason"),
+                rounded=float(document.get("rounded", 0.0)),
+                acquisition=_optional_object(document, "acquisition"),
+                lost=tuple((int(start), int(stop)) for start, stop in document.get("lost", ())),
                 versions=dict(document["versions"]),
                 format_version=found,
                 checksums=_optional_text(document, "checksums"),
+                checksums_digest=_optional_text(document, "checksums_digest"),
                 digest=_optional_text(document, "digest"),
             )
         except (KeyError, TypeError, ValueError, OverflowError) as error:
@@ -120,15 +147,23 @@ class MovieRecord:
 
 
 def _optional_text(document: Json, name: str) -> str | None:
-    """A string that may be absent; anything else in its place is an error."""
+    """Return an optional string; raise TypeError for any other type."""
     value = document.get(name)
     if value is not None and not isinstance(value, str):
         raise TypeError(f"{name} is {type(value).__name__} {value!r}, must be a string")
     return value
 
 
+def _optional_object(document: Json, name: str) -> Json | None:
+    """Return an optional JSON object; raise TypeError for any other type."""
+    value = document.get(name)
+    if value is not None and not isinstance(value, dict):
+        raise TypeError(f"{name} is {type(value).__name__}, must be an object")
+    return value
+
+
 def without_record(documents: dict[str, Json]) -> dict[str, Json]:
-    """Zarr metadata documents without their attributes: a row holds the record once, beside them."""
+    """Return Zarr metadata documents without attributes, because a row stores the record separately."""
     return {
         name: {**document, "attributes": {}} if name == "zarr.json" else document
         for name, document in documents.items()
@@ -137,8 +172,14 @@ def without_record(documents: dict[str, Json]) -> dict[str, Json]:
 
 
 def with_record(documents: dict[str, Json], record: MovieRecord) -> dict[str, Json]:
-    """The documents as they are in the store, from what :func:`without_record` left of them."""
-    attributes = {ATTRIBUTE: record.to_dict()}
+    """Return the documents as stored; the inverse of :func:`without_record`."""
+    attributes: Json = {ATTRIBUTE: record.to_dict()}
     if "zarr.json" in documents:
         return {"zarr.json": {**documents["zarr.json"], "attributes": attributes}}
-    return {**documents, ".zattrs": attributes}
+    names = axis_names(len(documents[".zarray"]["shape"]))
+    return {**documents, ".zattrs": {"_ARRAY_DIMENSIONS": names, **attributes}}  # xarray's names in this format
+
+
+def axis_names(n_axes: int) -> list[str | None]:
+    """Return the names of a movie's axes; axes between time and height have none."""
+    return ["time", *[None] * (n_axes - 3), "height", "width"]

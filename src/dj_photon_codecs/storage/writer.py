@@ -1,72 +1,89 @@
-"""Writing a movie: in one pass, a shard at a time, all of it or nothing.
+"""Write a movie in one pass, a shard at a time, completely or not at all.
 
-The order on the store is chunks first and the metadata document last: what an interrupted process leaves
-behind does not open as an array.
+Chunks are stored first and the metadata document last, so that the leftovers of an interrupted process do not open
+as an array.
 """
 
 from __future__ import annotations
 
+import asyncio
 import math
+import threading
+from collections import deque
+from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, wait
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
-from .._typing import Json
-from .._zarr import submit
+import numpy as np
+
+from .._threads import REQUESTS, Group, n_threads
+from .._typing import AnyArray, Json
+from .._zarr import buffer_of, metadata_documents, submit
 from ..anscombe.tables import prepare
 from ..errors import CodeRangeError
+from .beside import Beside, put_beside
 from .chunks import ChunkReader
-from .design import Design, WritePlan, finished_documents, plan_array
+from .count_range import ValueRange, check_block, scan
+from .dask_blocks import is_dask, scan_blocks, write_blocks
 from .grid import Coords
 from .layout import plan_layout
-from .location import Location
-from .objects import ObjectWriter, Written
-from .parallel import is_dask, scan_blocks, write_blocks
+from .location import Location, ProcessStore
+from .object_writer import ObjectWriter, Written
+from .plan import Design, WritePlan, finished_documents, plan_array, without_loss
 from .progress import progress_bar
+from .readback import check_copied_object, check_first_object
 from .target import Target, all_or_nothing
-from .values import ValueRange, check_block, scan
+
+#: Blocks encoded or stored at the same time until the size of one is known.
+_UNTIL_THE_FIRST_IS_STORED = 3
+
+#: Largest number of bytes being stored at once (or one block): 16 shards at a compression ratio of 4.
+_AT_ONCE_BYTES = 1 << 28
 
 
-def write_array(location: Location, plan: WritePlan) -> dict[str, Json]:
-    """Write a movie.
+def write_array(location: Location, plan: WritePlan, beside: Beside = Beside()) -> dict[str, Json]:  # noqa: B008  # frozen
+    """Write a movie and the objects beside it; return the metadata documents by key, as written.
 
-    Returns
-    -------
-    dict
-        The metadata documents by key, as written.
-
-    Raises
-    ------
-    ConfigurationError
-        When something is stored there already.
-    InvalidMovieError
-        For values that cannot be stored, in a movie that is not in memory; in one that is, they were found before.
-    StorageError
-        When the store fails.
+    Raises OccupiedError if something is stored there already, CodeRangeError if a given noise model has no codes for
+    some counts, StorageError if the store fails, and InvalidMovieError for values that cannot be stored. The last is
+    only for movies that are not in memory; others were checked before.
     """
     if plan.step:
         prepare(math.prod(plan.source.shape))
     with all_or_nothing(location) as target:
         try:
-            return _write(target, plan_array(plan))
-        except CodeRangeError:
-            if plan.source.in_memory:
-                raise
-        # A frame outside the sample needs wider codes: look at the whole movie, and begin again.
+            return _write(target, plan_array(plan), beside)
+        except CodeRangeError as error:
+            failure = error
         submit(target.clear()).result()
-        values = _scan(plan)
-        return _write(target, plan_array(replace(plan, values=values)))
+        if not plan.source.in_memory:  # a frame outside the sample needs wider codes: look at the whole movie
+            plan = replace(plan, values=_scan(plan))
+            try:
+                return _write(target, plan_array(plan), beside)
+            except CodeRangeError as error:
+                failure = error
+            submit(target.clear()).result()
+        # The user asked for this noise model or this format, so don't replace it by lossless storage.
+        if plan.calibration.method == "given" or plan.profile == "anscombe-v1":
+            raise failure
+        return _write(target, plan_array(without_loss(plan, str(failure))), beside)
 
 
-def _write(target: Target, design: Design) -> dict[str, Json]:
-    """One pass through the movie with a decided encoding."""
+def _write(target: Target, design: Design, beside: Beside) -> dict[str, Json]:
+    """Write the movie in one pass with the chosen encoding."""
+    if target.location.is_icechunk:
+        put_documents(target, metadata_documents(design.metadata))
     written = (write_blocks if is_dask(design.plan.source.value) else _write_in_order)(target, design)
     documents = finished_documents(design.metadata, design.record, design.plan.source.shape[0], written)
+    documents = put_beside(target, documents, beside)
     put_documents(target, documents)
     return documents
 
 
 def _scan(plan: WritePlan) -> ValueRange:
-    """The range of all counts."""
+    """Return the range of all counts."""
     source = plan.source
     if is_dask(source.value):
         stride = plan_layout(source.shape, source.dtype.itemsize, plan.zarr_format).object_shape[0]
@@ -74,67 +91,143 @@ def _scan(plan: WritePlan) -> ValueRange:
     return scan(source, negative_allowed=plan.negative_allowed)
 
 
+class _Writes:
+    """Concurrent writes: as many as a remote store needs, in bounded memory."""
+
+    def __init__(self) -> None:
+        self._written: list[Written] = []
+        self._under_way: deque[Future[Written]] = deque()
+        self._at_once = _UNTIL_THE_FIRST_IS_STORED
+
+    def start(self, write: Callable[[], Future[Written]]) -> Future[Written]:
+        """Start a write when there is room; raises the error of an earlier write that failed."""
+        while len(self._under_way) >= self._at_once or (self._under_way and self._under_way[0].done()):
+            self._take()
+        self._under_way.append(write())
+        return self._under_way[-1]
+
+    def _take(self) -> None:
+        self._written.append(self._under_way[0].result())
+        self._under_way.popleft()  # after the wait: if that is interrupted, settle() still finds the write
+        self._at_once = min(REQUESTS, max(1, _AT_ONCE_BYTES // max(1, self._written[-1].stored_bytes)))
+
+    def finish(self) -> list[Written]:
+        """Wait for all writes and return their results in the order of starting."""
+        while self._under_way:
+            self._take()
+        return self._written
+
+    def settle(self) -> None:
+        """Wait until all writes have ended, successfully or not."""
+        _settle(*self._under_way)
+
+
 def _write_in_order(target: Target, design: Design) -> list[Written]:
-    """Write one block after the other, reading the next in the meantime."""
+    """Read, encode and store the blocks of a movie, the three steps running concurrently for different blocks."""
     plan, source = design.plan, design.plan.source
     writer = ObjectWriter(design.metadata, design.encoding, target)
-    written: list[Written] = []
-    under_way: Future[Written] | None = None
+    # One block is read while enough others are encoded to give every thread a chunk. Blocks of a movie in memory need
+    # no extra memory, so twice as many are encoded: threads then have work while a block ends.
+    chunks = math.prod(design.layout.object_shape) // math.prod(design.layout.chunk)
+    room = threading.Semaphore(2 + n_threads() * (1 + source.in_memory) // chunks)
+    writes = _Writes()
+    checked: Future[None] | None = None
     with progress_bar("writing", source.shape[0], "frame", plan.progress) as advance:
         try:
             for start in range(0, source.shape[0], design.stride):
+                room.acquire()
                 stop = min(start + design.stride, source.shape[0])
                 block = source.read(start, stop)
                 if not source.in_memory:
                     check_block(block, start, negative_allowed=plan.negative_allowed)
-                # Read the next frames while these are encoded: two blocks in memory, never more.
-                if under_way is not None:
-                    written.append(under_way.result())
-                under_way = submit(writer.write_block(block, start // design.stride))
+                index, after = start // design.stride, checked
+                write = partial(writer.write_block, block, index, encoded=room.release, after=after)
+                first = writes.start(partial(_submitted, write))
+                if checked is None:
+                    checked = submit(_first_checked(first, target, design, block))
+                del block, write
                 advance(stop - start)
-            assert under_way is not None
-            written.append(under_way.result())
+            written = writes.finish()
+            if checked is not None:
+                checked.result()
         except BaseException:
-            _settle(under_way)
+            writes.settle()
+            _settle(checked)
             raise
     return written
 
 
+def _submitted(write: Callable[[], Coroutine[Any, Any, Written]]) -> Future[Written]:
+    return submit(write())
+
+
+async def _first_checked(first: Future[Written], target: Target, design: Design, block: AnyArray) -> None:
+    """Wait for the first block to be stored, then read its first object back."""
+    await asyncio.wrap_future(first)
+    await check_first_object(target.location, design.metadata, design.encoding, block)
+
+
 def put_documents(target: Target, documents: dict[str, Json]) -> None:
-    """Write the metadata documents of an array, which makes it an array."""
+    """Write the metadata documents, after which the folder opens as an array."""
 
     async def put() -> None:
-        # the document that makes it an array comes last: in Zarr V2, after the attributes
+        # the document that readers look for comes last, in Zarr V2 after the attributes
         for key in sorted(documents, key=lambda key: key in (".zarray", "zarr.json")):
             await target.put_json(key, documents[key])
 
-    submit(put()).result()
+    _finished(put())
 
 
-def _settle(under_way: Future[Written] | None) -> None:
-    """Wait until a write that is under way has ended, so that cleaning up comes last.
+def _finished(writing: Coroutine[Any, Any, None]) -> None:
+    """Wait for a write to end even if the wait is interrupted, so that cleaning up comes after it."""
+    under_way = submit(writing)
+    try:
+        under_way.result()
+    except BaseException:
+        _settle(under_way)
+        raise
 
-    It is not cancelled: that would not stop the thread that writes a file.
+
+def _settle(*under_way: Future[Any] | None) -> None:
+    """Wait until writes have ended, so that cleaning up comes last.
+
+    They are not cancelled, because that would not stop the thread that writes a file.
     """
-    if under_way is not None:
-        wait([under_way])
+    wait([writing for writing in under_way if writing is not None])
 
 
-def copy_objects(origin: ChunkReader, documents: dict[str, Json], location: Location) -> None:
-    """Copy a stored array byte for byte: its objects, then its metadata documents.
+def copy_objects(
+    origin: ChunkReader, documents: dict[str, Json], location: Location, beside: Beside
+) -> dict[str, Json]:
+    """Copy a stored array byte for byte (objects, what lies beside it, documents) and return its documents.
 
-    Raises
-    ------
-    MissingChunkError
-        When the original lacks an object; nothing is left of the copy.
-    StorageError
-        When one of the two stores fails.
+    Raises MissingChunkError if the original lacks an object, and StorageError if one of the stores fails or the
+    first object does not read back. Nothing is left of a failed copy.
     """
+    copied = ChunkReader(origin.metadata, ProcessStore(location))
 
-    async def copy(stored: Coords, target: Target) -> None:
-        await target.put(origin.key(stored), await origin.payload(stored))
+    def copy(stored: Coords, target: Target) -> Written:
+        payload = origin.payload(stored)
+        submit(target.put(origin.key(stored), buffer_of(payload.tobytes()))).result()
+        if not any(stored):
+            check_copied_object(copied, stored, payload)
+        return Written(payload.size, np.empty(0, np.uint32))
 
     with all_or_nothing(location) as target:
-        for stored in origin.grid.all_objects():
-            submit(copy(stored, target)).result()
+        if location.is_icechunk:
+            put_documents(target, documents)
+        writes = _Writes()
+        with Group() as group:
+            try:
+                for stored in origin.grid.all_objects():
+                    writes.start(partial(group.start, partial(copy, stored, target)))
+                    if not any(stored):
+                        writes.finish()
+                writes.finish()
+            except BaseException:
+                group.end()
+                writes.settle()
+                raise
+        documents = put_beside(target, documents, beside)
         put_documents(target, documents)
+        return documents

@@ -1,6 +1,6 @@
-"""Pictures without a plotting library: the photon transfer curve as SVG or as text, a frame as PNG.
+"""Draw without a plotting library: the photon transfer curve as SVG or text, a frame as PNG.
 
-Nothing on the two ways imports this room; a notebook's card and the command line do, when they draw.
+Only the notebook display and the command line import this package, and only when they draw.
 """
 
 from .curve import transfer_curve_svg, transfer_curve_text

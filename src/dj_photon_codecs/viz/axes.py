@@ -1,4 +1,4 @@
-"""The photon transfer curve by matplotlib, for files other than SVG; the only module of the room that imports it."""
+"""Draw the photon transfer curve with matplotlib, which no other module of ``viz`` imports."""
 
 from __future__ import annotations
 
@@ -8,39 +8,41 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ..calibration import Calibration
+from .curve import GIVEN, CurveAxes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
 def save_transfer_curve(calibration: Calibration, path: str | os.PathLike[str]) -> None:
-    """Draw the photon transfer curve to a file: PNG, PDF or what else matplotlib knows by the name.
-
-    Raises
-    ------
-    ImportError
-        Without matplotlib, which is in the ``viz`` extra.
-    """
+    """Save the photon transfer curve in any format that matplotlib writes, such as PNG or PDF."""
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError('pictures but SVG need matplotlib: pip install "dj-photon-codecs[viz]"') from error
+        raise ImportError('pictures other than SVG need matplotlib: pip install "dj-photon-codecs[viz]"') from error
     figure = Figure(figsize=(4.6, 3.4), layout="constrained")
     draw_transfer_curve(figure.subplots(), calibration)
     figure.savefig(path, dpi=130)
 
 
 def draw_transfer_curve(axis: Axes, calibration: Calibration) -> None:
-    """Draw the points that were measured, and the line of the noise model if it is reliable."""
-    if calibration.curve:
-        mean, variance, _ = np.transpose(calibration.curve)
-        axis.scatter(mean, variance, s=10, color="0.45", zorder=3, label="measured")
-        if calibration.reliable:
-            gain, zero = calibration.conversion_gain, calibration.zero_level
-            ends = np.array([zero, mean.max()])
-            axis.plot(ends, gain * (ends - zero), color="C0", label="noise model")
-            axis.annotate("zero level", (zero, 0), (0.3, 0.06), textcoords="axes fraction",
-                          arrowprops={"arrowstyle": "->"}, va="center")  # fmt: skip
-            axis.text(0.95, 0.3, f"slope = gain\n= {gain:.1f}", transform=axis.transAxes, ha="right")
-        axis.legend(fontsize="small", loc="upper left" if calibration.reliable else "lower left")
-    axis.set(xlabel="mean [ADU]", ylabel="variance [ADU$^2$]", ylim=(min(0, axis.get_ylim()[0]), None))
+    """Draw the measured points, and the line of the noise model if it is known."""
+    drawn = CurveAxes.of(calibration)
+    if drawn is None:
+        reason = f":\n{calibration.reason}" if calibration.reason else ""
+        axis.text(0.5, 0.5, f"no photon transfer curve was measured{reason}", ha="center", va="center", wrap=True)
+        axis.set_axis_off()
+        return
+    if drawn.points:
+        means, variances = np.transpose(drawn.points)
+        axis.scatter(means, variances, s=10, color="0.45", zorder=3, label="measured")
+    if drawn.line is not None:
+        label = "noise model" if drawn.points else GIVEN
+        axis.plot(*np.transpose(drawn.line), color="C0", label=label)
+        axis.annotate("zero level", drawn.line[0], (0.3, 0.06), textcoords="axes fraction",
+                      arrowprops={"arrowstyle": "->"}, va="center")  # fmt: skip
+        gain = f"slope: {calibration.conversion_gain:.4g}\nADU/photon"  # short, because panels may be narrow
+        axis.text(0.95, 0.16, gain, transform=axis.transAxes, ha="right")
+    axis.legend(fontsize="small", loc="upper left" if calibration.verdict != "unknown" else "lower left")
+    axis.set(title="photon transfer curve", xlabel="mean [ADU]", ylabel="variance [ADU$^2$]")
+    axis.set_ylim(min(0, axis.get_ylim()[0]), None)

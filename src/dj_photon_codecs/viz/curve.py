@@ -1,29 +1,26 @@
-"""The photon transfer curve: what was measured as points, and the line of the noise model where it is reliable."""
+"""Draw the photon transfer curve: measured points, and the line of the noise model if known."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
+from .._arguments import check
 from ..calibration import Calibration
 
-#: Size of the drawing, and of the frame of its axes within it [px].
-_WIDTH, _HEIGHT = 280, 190
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 10, 12, 40
-
-#: Means and variances beyond are of no sensor, but of a record that was altered.
-_LARGEST = 1e100
-
-#: Readable on white and on black.
+_WIDTH, _HEIGHT = 280, 190  # size of the drawing [px]
+_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 10, 12, 40  # margins around the axes [px]
+_LARGEST = 1e100  # larger means and variances come from a corrupted record, not from a sensor
+#: Line colour, readable on white and black.
 _LINE = "#2f8fd0"
-
-#: Size of the drawing in letters.
-_COLUMNS, _ROWS = 60, 16
+_PHOTONS = 100  # length of the line without measured points [photons]
+GIVEN = "noise model as given; nothing was measured"
+_COLUMNS, _ROWS = 60, 16  # size of the text drawing [characters]
 
 
 @dataclass(frozen=True)
-class _Axes:
-    """What is drawn, and the ranges that it is drawn in: mean [ADU] to the right, variance [ADU^2] upwards."""
+class CurveAxes:
+    """Points and line to draw, and axis ranges: mean [ADU] horizontally, variance [ADU^2] vertically."""
 
     points: tuple[tuple[float, float], ...]
     line: tuple[tuple[float, float], tuple[float, float]] | None
@@ -31,35 +28,36 @@ class _Axes:
     variances: tuple[float, float]
 
     @classmethod
-    def of(cls, calibration: Calibration) -> _Axes | None:
-        """The axes around a curve; None where there are no points that could be drawn."""
+    def of(cls, calibration: Calibration) -> CurveAxes | None:
+        """Axes for a measured curve or a given noise model; None if there is nothing to draw."""
+        check(
+            isinstance(calibration, Calibration),
+            "calibration",
+            calibration,
+            "a Calibration: that of a movie is movie.calibration, and calibrate(counts) measures one",
+        )
         points = tuple((mean, variance) for mean, variance, _ in calibration.curve)
         line = None
-        if points and calibration.reliable:
-            brightest = max(mean for mean, _ in points)
+        if calibration.verdict != "unknown":
             zero = calibration.zero_level
+            brightest = max((mean for mean, _ in points), default=zero + _PHOTONS * calibration.conversion_gain)
             line = ((zero, 0.0), (brightest, calibration.conversion_gain * (brightest - zero)))
         drawn = points + (line or ())
-        if not points or not all(abs(value) < _LARGEST for point in drawn for value in point):
+        if not drawn or not all(abs(value) < _LARGEST for point in drawn for value in point):
             return None
         (left, right), (bottom, top) = (_range(list(values)) for values in zip(*drawn, strict=True))
-        return cls(
-            points,
-            line,
-            (left, right),
-            (0.0 if min(variance for _, variance in drawn) >= 0 else bottom, max(top, 1e-100)),
-        )
+        bottom = 0.0 if min(variance for _, variance in drawn) >= 0 else bottom
+        return cls(points, line, (left, right), (bottom, max(top, 1e-100)))
 
     def place(self, point: tuple[float, float], width: float, height: float) -> tuple[float, float]:
-        """Where a point lies from the upper left corner of a drawing of some size."""
-        shares = [
-            (value - low) / (high - low) for value, (low, high) in zip(point, (self.means, self.variances), strict=True)
-        ]
-        return width * shares[0], height * (1 - shares[1])
+        """Position of a point relative to the upper left corner of a drawing of this size."""
+        ranges = zip(point, (self.means, self.variances), strict=True)
+        right, up = ((value - low) / (high - low) for value, (low, high) in ranges)
+        return width * right, height * (1 - up)
 
 
 def _range(values: list[float]) -> tuple[float, float]:
-    """A range with room around the values, never empty."""
+    """Non-empty range around the values, with a margin."""
     low, high = min(values), max(values)
     room = 0.05 * (high - low) or 0.5 * abs(high) or 0.5
     return low - room, high + room
@@ -74,26 +72,17 @@ def _ticks(low: float, high: float) -> list[float]:
 
 
 def transfer_curve_svg(calibration: Calibration) -> str:
-    """The photon transfer curve as an SVG element, for a page or for a file.
+    """Draw the photon transfer curve, and the line of the noise model if known, as one ``<svg>`` element.
 
-    Letters and axes have the colour of the text around it, so that it is readable on any background.
-
-    Parameters
-    ----------
-    calibration
-        Its ``curve`` is drawn, and the line of the noise model if it is reliable.
-
-    Returns
-    -------
-    str
-        One ``<svg>`` element; where nothing was measured it says so.
+    Text and axes use the surrounding text colour, so they are readable on any background. If nothing was measured, the
+    drawing says so.
     """
     width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
         'role="img" aria-label="photon transfer curve" font-family="sans-serif" font-size="10" fill="currentColor">'
     )
-    axes = _Axes.of(calibration)
+    axes = CurveAxes.of(calibration)
     if axes is None:
         middle = f'x="{_WIDTH / 2:g}" y="{_HEIGHT / 2:g}" text-anchor="middle"'
         return f"{head}<text {middle}>no photon transfer curve was measured</text></svg>"
@@ -115,6 +104,8 @@ def transfer_curve_svg(calibration: Calibration) -> str:
     for point in axes.points:
         x, y = axes.place(point, width, height)
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.2" fill-opacity="0.65"/>')
+    if not axes.points:
+        parts.append(f'<text x="8" y="10">{GIVEN}</text>')
     parts.append(f'<text x="{width / 2:g}" y="{height + 30}" text-anchor="middle">mean [ADU]</text>')
     parts.append(
         f'<text transform="translate({12 - _LEFT},{height / 2:g}) rotate(-90)" text-anchor="middle">'
@@ -124,19 +115,11 @@ def transfer_curve_svg(calibration: Calibration) -> str:
 
 
 def transfer_curve_text(calibration: Calibration) -> str:
-    """The photon transfer curve in letters, for a terminal: ``o`` for what was measured, ``.`` for the noise model.
+    """Draw the photon transfer curve as 18 lines of ASCII: ``o`` for measured points, ``.`` for the noise model.
 
-    Parameters
-    ----------
-    calibration
-        As in :func:`transfer_curve_svg`.
-
-    Returns
-    -------
-    str
-        18 lines in ASCII; one line where nothing was measured.
+    A model without measured points adds a line; with nothing to draw, the result is one line.
     """
-    axes = _Axes.of(calibration)
+    axes = CurveAxes.of(calibration)
     if axes is None:
         return "no photon transfer curve was measured"
     grid = [[" "] * _COLUMNS for _ in range(_ROWS)]
@@ -155,10 +138,11 @@ def transfer_curve_text(calibration: Calibration) -> str:
     left, right = (f"{value:.4g}" for value in axes.means)
     middle = "mean [ADU]"
     below = f"{left}{middle:^{max(len(middle) + 2, _COLUMNS - len(left) - len(right))}}{right}"
-    return "\n".join([*lines, f"{'':>{margin}} +{'-' * _COLUMNS}", f"{'':>{margin}}  {below}"])
+    note = [] if axes.points else [GIVEN]
+    return "\n".join([*note, *lines, f"{'':>{margin}} +{'-' * _COLUMNS}", f"{'':>{margin}}  {below}"])
 
 
-def _put(grid: list[list[str]], axes: _Axes, point: tuple[float, float], letter: str) -> None:
-    """Set the letter of the cell that a point is in."""
+def _put(grid: list[list[str]], axes: CurveAxes, point: tuple[float, float], letter: str) -> None:
+    """Set the letter at a point."""
     column, row = axes.place(point, _COLUMNS, _ROWS)
     grid[min(int(row), _ROWS - 1)][min(int(column), _COLUMNS - 1)] = letter

@@ -1,4 +1,4 @@
-"""A frame of counts as a small grey picture, in PNG."""
+"""Convert a frame of counts to a small grey PNG."""
 
 from __future__ import annotations
 
@@ -8,40 +8,24 @@ import zlib
 import numpy as np
 import numpy.typing as npt
 
-from .._typing import AnyArray
+from .._arguments import check
 
-#: Pixels of the longer side of a picture, at most.
-_SIDE = 256
-
-#: Percentiles of the counts that become black and white: cosmic rays and dead pixels are neither.
-_BLACK, _WHITE = 1.0, 99.7
+_SIDE = 256  # largest side of the picture [pixels]
+_BLACK, _WHITE = 1.0, 99.7  # percentiles shown as black and white; cosmic rays and dead pixels lie outside
 
 
-def frame_png(counts: AnyArray) -> bytes:
-    """A frame as an 8-bit grey PNG of at most 256 pixels a side.
+def frame_png(counts: npt.ArrayLike) -> bytes:
+    """Convert counts of shape (height, width) to an 8-bit grey PNG file of at most 256 pixels per side.
 
-    Pixels are averaged where there are more; black and white are the 1st and the 99.7th percentile of what is shown.
-
-    Parameters
-    ----------
-    counts
-        Shape (height, width), any integer or floating-point dtype [ADU]. What is not finite is shown black.
-
-    Returns
-    -------
-    bytes
-        The content of a PNG file.
-
-    Raises
-    ------
-    ValueError
-        When there are not two axes.
+    Larger frames are averaged. Black and white are the 1st and the 99.7th percentile; NaN is black.
+    Raise ConfigurationError if there are not two axes, or no pixels or no numbers.
     """
-    if counts.ndim != 2:
-        raise ValueError(
-            f"a picture has the axes (height, width), got shape {counts.shape}: choose a frame and a plane"
-        )
-    shown = _averaged(np.asarray(counts, np.float64))
+    frame = np.asarray(counts) if isinstance(counts, list | tuple) else counts
+    right = len(getattr(frame, "shape", ())) == 2 and frame.size and frame.dtype.kind in "buif"  # type: ignore[union-attr]
+    check(
+        right, "frame_png: counts", counts, "a frame of numbers with the axes (height, width): choose one, and a plane"
+    )
+    shown = _averaged(np.asarray(frame, np.float64))
     finite = shown[np.isfinite(shown)]
     black, white = np.percentile(finite, (_BLACK, _WHITE)) if finite.size else (0.0, 1.0)
     with np.errstate(invalid="ignore"):
@@ -50,7 +34,7 @@ def frame_png(counts: AnyArray) -> bytes:
 
 
 def _averaged(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Means of square tiles, so that neither side has more pixels than a picture may; the remainder is cut off."""
+    """Average square tiles to limit the size; cut off the remainder."""
     factor = -(-max(counts.shape) // _SIDE)
     rows, columns = (min(factor, n) for n in counts.shape)
     height, width = counts.shape[0] // rows, counts.shape[1] // columns
@@ -59,10 +43,7 @@ def _averaged(counts: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 
 
 def _png(grey: npt.NDArray[np.uint8]) -> bytes:
-    """The PNG file of an 8-bit image: signature, header, one block of deflated rows, end.
-
-    An imaging library would be a dependency of every installation, for these lines.
-    """
+    """Encode an 8-bit image: PNG signature, header, one block of deflated rows, end."""
     height, width = grey.shape
     rows = np.zeros((height, width + 1), np.uint8)  # each row begins with its filter, 0 for none
     rows[:, 1:] = grey

@@ -1,0 +1,51 @@
+"""The public names, listed here and nowhere else: type checkers read this file, and so does ``__init__.py``."""
+
+from .acquisition import PhotonWriter as PhotonWriter
+from .acquisition import plan_recovery as plan_recovery
+from .acquisition import read_frame_data as read_frame_data
+from .acquisition import recover_movie as recover_movie
+from .acquisition import recover_row as recover_row
+from .anscombe.codec_v2 import AnscombeTransformV2 as AnscombeTransformV2
+from .anscombe.codec_v3 import AnscombeTransformV3 as AnscombeTransformV3
+from .anscombe.generalized import generalized_anscombe as generalized_anscombe
+from .anscombe.generalized import generalized_inverse_anscombe as generalized_inverse_anscombe
+from .audit import AuditReport as AuditReport
+from .audit import audit_store as audit_store
+from .calibration import Calibration as Calibration
+from .calibration import calibrate as calibrate
+from .codec import PhotonCodec as PhotonCodec
+from .codec import PhotonDenseCodec as PhotonDenseCodec
+from .codec import PhotonPortableCodec as PhotonPortableCodec
+from .entropy.codec_v3 import RansCodec as RansCodec
+from .errors import AcquisitionWarning as AcquisitionWarning
+from .errors import CalibrationError as CalibrationError
+from .errors import CalibrationWarning as CalibrationWarning
+from .errors import CodeRangeError as CodeRangeError
+from .errors import ConfigurationError as ConfigurationError
+from .errors import DamagedChunkError as DamagedChunkError
+from .errors import DenseWarning as DenseWarning
+from .errors import FormatError as FormatError
+from .errors import InvalidMovieError as InvalidMovieError
+from .errors import LosslessWarning as LosslessWarning
+from .errors import LostFramesWarning as LostFramesWarning
+from .errors import MissingChunkError as MissingChunkError
+from .errors import MovieTypeError as MovieTypeError
+from .errors import OccupiedError as OccupiedError
+from .errors import PhotonCodecError as PhotonCodecError
+from .errors import SourceError as SourceError
+from .errors import SourceNotFoundError as SourceNotFoundError
+from .errors import SourceWarning as SourceWarning
+from .errors import StorageError as StorageError
+from .expected import Estimate as Estimate
+from .expected import estimate as estimate
+from .handle import LiveMovie as LiveMovie
+from .handle import PhotonArray as PhotonArray
+from .handle import set_cache_size as set_cache_size
+from .movies import PhotonMovie as PhotonMovie
+from .movies import break_claim as break_claim
+from .movies import open_movie as open_movie
+from .movies import write_movie as write_movie
+from .sources import FileMovie as FileMovie
+from .sources import open_source as open_source
+
+__version__: str

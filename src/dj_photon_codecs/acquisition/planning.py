@@ -1,0 +1,152 @@
+"""Plan how a recording is written, from the options and the first frames."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from .._typing import Json
+from ..calibration import Calibration, calibrate
+from ..errors import ConfigurationError
+from ..movies import WriteOptions, check_options, plan_movie
+from ..sources import Source
+from ..storage.compression import given_codecs
+from ..storage.count_range import ValueRange
+from ..storage.layout import ENDLESS
+from ..storage.location import Location
+from ..storage.plan import Design, plan_array
+from .frame_data import check_attributes
+
+LOG = logging.getLogger("dj_photon_codecs")
+
+#: Highest count of any sensor, and margin for noise below the lowest count seen [ADU].
+_HIGHEST, _FAR_BELOW = 2.0**24, 2.0**12
+
+#: Test for changing light: number of frame pairs, approximate pixels per frame, and threshold on the noise ratio.
+_PAIRS, _PIXELS, _CHANGED = 32, 1 << 16, 4.0
+
+
+@dataclass(frozen=True)
+class Setup:
+    """Checked parameters of PhotonWriter; raises ConfigurationError for invalid options.
+
+    ``row`` holds the data from which the row of the movie is made.
+    """
+
+    options: WriteOptions
+    calibration: Calibration | None = None
+    backlog_bytes: int = 1 << 29
+    flush_seconds: float | None = 10.0
+    spill_to: Any = None
+    sync: bool = True
+    patience_seconds: float = 600.0
+    gaps: str = "record"
+    attributes: Any = None
+    row: Json | None = None
+    arrays: dict[str, Any] = field(default_factory=dict)
+    spill: Location | None = field(init=False, default=None)
+
+    def __post_init__(self) -> None:
+        check_options(self.options)
+        if self.options.profile == "anscombe-v1":
+            raise ConfigurationError(
+                "the anscombe-v1 profile needs to know the highest count before the first frame is written: acquire "
+                "with the lossless profile, and write_movie(path, movie, profile='anscombe-v1') from that"
+            )
+        self.compressors()
+        for name, value, ok, allowed in (
+            ("backlog_bytes", self.backlog_bytes, self.backlog_bytes >= 1, "a positive number of bytes"),
+            (
+                "flush_seconds",
+                self.flush_seconds,
+                self.flush_seconds is None or self.flush_seconds > 0,
+                "a positive time in seconds, or None",
+            ),
+            ("patience_seconds", self.patience_seconds, self.patience_seconds >= 0, "a time in seconds"),
+            ("gaps", self.gaps, self.gaps in ("record", "blank"), "'record' or 'blank'"),
+        ):
+            if not ok:
+                raise ConfigurationError(f"{name} must be {allowed}, got {value!r}")
+        object.__setattr__(self, "attributes", check_attributes(self.attributes))
+        if self.spill_to is not None:
+            folder = Location.of(self.spill_to)
+            if not folder.is_local:
+                raise ConfigurationError(f"spill_to must be a local folder, got {folder.label}")
+            own = os.path.join(folder.root, os.urandom(8).hex())  # other writers may spill there too
+            object.__setattr__(self, "spill", Location.of(own))
+
+    @property
+    def rounds(self) -> bool:
+        """True if counts are rounded, which requires a noise model."""
+        return self.options.profile != "lossless" and self.options.step != 0
+
+    def compressors(self) -> list[Json] | None:
+        """Return the given compressors as JSON values; None means that they are chosen by trial."""
+        if self.options.compressors is None:
+            return None
+        codecs = given_codecs(self.options.compressors, self.options.zarr_format)[:-1]
+        return [codec.to_dict() if hasattr(codec, "to_dict") else codec.get_config() for codec in codecs]
+
+
+def plan_recording(source: Source, recent: Source, setup: Setup, *, whole: bool, may_wait: bool) -> Design | None:
+    """Plan how to store a movie from its first frames, so that any later count can be stored.
+
+    The noise model and the compressor serve the whole movie. A recording may start in the dark or in saturation, so
+    this returns None to wait for more frames while ``may_wait`` is true and the latest frames show no noise model or
+    their light changes.
+
+    ``source`` has all frames so far, and ``recent`` the latest ones. The noise is measured on the latest, or on all if
+    those show no model. ``whole`` is true if these are all frames of the movie.
+    """
+    calibration = setup.calibration
+    if may_wait and setup.rounds and light_changes(recent):
+        LOG.info("the light changes: waiting for more frames to plan by")
+        return None
+    if calibration is None and setup.rounds:
+        calibration = calibrate(recent)
+        if calibration.verdict == "unknown" and recent.shape != source.shape:
+            calibration = calibrate(source)
+        if calibration.verdict == "unknown" and may_wait:
+            LOG.info("no noise model yet (%s): waiting for light", calibration.reason)
+            return None
+    plan = plan_movie(recent, setup.options, calibration, expected_values(source, setup.calibration is not None))
+    shape = source.shape if whole else (ENDLESS, *source.shape[1:])
+    return plan_array(replace(plan, fast=not whole), shape)
+
+
+def light_changes(source: Source) -> bool:
+    """Return True if the noise changes strongly within a recording; even a few dark frames count."""
+    if source.shape[0] <= 8:
+        return False
+    places = np.unique(np.linspace(0, source.shape[0] - 2, _PAIRS).astype(int))
+    lines = max(1, source.shape[-2] * source.shape[-1] // _PIXELS)
+    pairs = (source.read(place, place + 2)[..., ::lines, :].astype(np.float32) for place in places.tolist())
+    noise = [float(np.mean((pair[1] - pair[0]) ** 2)) for pair in pairs]
+    return max(noise) > _CHANGED * max(min(noise), 1e-3)
+
+
+def expected_values(source: Source, calibrated: bool) -> ValueRange:
+    """Return the range of counts that later frames may have.
+
+    8-bit and 16-bit dtypes use their full range. Wider dtypes are limited to 24 bits, since no sensor has more and
+    the codes for their full range would be as wide as the counts.
+    """
+    dtype = source.dtype
+    if dtype.kind != "f" and dtype.itemsize <= 2:
+        limits = np.iinfo(dtype)
+        return ValueRange(int(limits.min), int(limits.max), whole=True)
+    low = 0.0
+    if dtype.kind == "i" or (dtype.kind == "f" and calibrated):
+        lowest = min(float(source.read(i, i + 1).min()) for i in range(source.shape[0]))
+        low = -_FAR_BELOW + min(0.0, 8 * lowest) if np.isfinite(lowest) else -_FAR_BELOW
+    return ValueRange(low, highest(dtype), whole=dtype.kind != "f")
+
+
+def highest(dtype: np.dtype[Any]) -> float:
+    """Return the highest count that a movie of a dtype wider than 16 bits can store."""
+    # float32 represents every integer up to 2^24, and levels lie above their counts
+    return min(_HIGHEST / 2, float(np.finfo(dtype).max)) if dtype.kind == "f" else _HIGHEST

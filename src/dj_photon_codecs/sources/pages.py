@@ -1,0 +1,201 @@
+"""Read the images of one TIFF file: its pages in order, or a series with axes from its metadata.
+
+Contiguous frames are memory-mapped; others are decoded page by page.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from .._typing import AnyArray
+from ..errors import SourceError
+from .raw import mapped
+from .stack import DamagedFile, Index, Options, Stack, errors_named, gathered, one_of
+
+_QUIET: ContextVar[bool] = ContextVar("_QUIET", default=False)
+#: Remedy for metadata that does not match the pages.
+SAY_SHAPE = 'as in shape=(-1, channels, height, width) with axes="TCYX"'
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Silence tifffile's log messages about odd tags; this package reports the problems that matter."""
+    logger = logging.getLogger("tifffile")
+    if _speaks not in logger.filters:
+        logger.addFilter(_speaks)
+    token = _QUIET.set(True)
+    try:
+        with np.errstate(all="ignore"):
+            yield
+    finally:
+        _QUIET.reset(token)
+
+
+def _speaks(_: logging.LogRecord) -> bool:
+    return not _QUIET.get()
+
+
+def all_pages(file: Any, name: str) -> Stack:
+    """All pages of a file, in order, along axis "T"."""
+    count, first = _checked_length(file, name), file.pages[0]
+    read = _read_images(lambda number: file.pages[number], np.arange(count), first.shape, first.dtype, name)
+    axes = "T" + first.axes.replace("S", "C")
+    return Stack(name, axes, (count, *first.shape), first.dtype, read, file.close)
+
+
+def series_of(file: Any, name: str, options: Options) -> Stack:
+    """Images of a file with the axes of its metadata, in tifffile's letters."""
+    if file.is_imagej:
+        _check_imagej(file, name)
+    _checked_length(file, name)
+    number, chosen = 0, ""
+    if len(file.series) > 1:
+        if {one.axes for one in file.series} == {"YX"}:
+            return all_pages(file, name)  # written frame by frame
+        if not (file.is_ome or file.is_micromanager):
+            raise SourceError(
+                f"{name} holds {len(file.series)} series of images: pass one of them as an array, "
+                "tifffile.imread(path, series=0)"
+            )
+        number = one_of("P", range(len(file.series)), options, name, names=[one.name for one in file.series])
+        chosen = "P"
+    series = file.series[number]
+    described = sum(map(len, file.series))
+    if not any(one.is_multifile for one in file.series) and described < len(file.pages):
+        raise SourceError(
+            f"{name} holds {len(file.pages)} images, and its metadata ({series.kind}) describes {described} of them: "
+            f"its writer miscounted channels, planes or frames. Say how its pages follow each other, {SAY_SHAPE}"
+        )
+    axes, shape = _axes_of(file, number)
+    image = series.keyframe
+    leading = shape[: len(shape) - len(image.shape)]
+    if shape[len(leading) :] != image.shape:
+        raise SourceError(
+            f"{name} has images of shape {image.shape} in an array of shape {shape}, axes {axes}, an arrangement that "
+            "is not supported: pass it as an array, tifffile.imread(path)"
+        )
+    own = series[0] is None or series[0].parent is file
+    if series.dataoffset is not None and own and not series.is_multifile:
+        size, end = file.filehandle.size, series.dataoffset + math.prod(shape) * series.dtype.itemsize
+        if end > size:
+            raise _truncated(name, f"its frames would end at byte {end} of {size}")
+        stack = mapped(name, axes, series.dtype.newbyteorder(file.byteorder), shape, series.dataoffset)
+        return replace(stack, close=file.close, chosen=chosen)
+    if len(series) != math.prod(leading):
+        raise _truncated(name, f"{len(series)} of {math.prod(leading)} images are there")
+
+    def page(number: int) -> Any:
+        found = series[number]
+        if found is None:
+            raise SourceError(f"{name} is one of several files, and the one with image {number} is missing")
+        return found
+
+    read = _read_images(page, np.arange(len(series)).reshape(leading), image.shape, series.dtype, name)
+    return Stack(name, axes, shape, series.dtype, read, file.close, chosen=chosen)
+
+
+def _check_imagej(file: Any, name: str) -> None:
+    """Raise if the image counts in ImageJ's header do not match the images in the file."""
+    if file.pages[0].axes != "YX":  # colour images
+        return
+    header, series = file.imagej_metadata or {}, file.series[0]
+    promised = int(header.get("images", 1))
+    product = math.prod(int(header.get(what, 1)) for what in ("channels", "slices", "frames"))
+    behind = series.kind == "imagej" and series.dataoffset is not None  # one page, followed by the raw frames
+    there = math.prod(series.shape[:-2]) if behind else len(file.pages)
+    if promised > there or product > there or (product > 1 and product != there):
+        parts = " x ".join(f"{header[what]} {what}" for what in ("frames", "slices", "channels") if what in header)
+        raise DamagedFile(
+            f"{name} holds {there} images, and its ImageJ header says {promised}{f' ({parts})' if parts else ''}: it "
+            "was cut off, or other software changed its pages. Copy it again; if it is complete, say how its pages "
+            f"follow each other, {SAY_SHAPE}"
+        )
+
+
+def _axes_of(file: Any, number: int) -> tuple[str, tuple[int, ...]]:
+    """Axes and shape of a series; axes of length 1 are dropped, except T, Y and X."""
+    series = file.series[number]
+    if hasattr(series, "get_axes"):  # before tifffile 2026.5.2
+        letters, lengths = series.get_axes(False), series.get_shape(False)
+    else:
+        whole = file.series(squeeze=False)[number]
+        letters, lengths = whole.axes, whole.shape
+    wanted = [pair for pair in zip(letters, lengths, strict=True) if pair[1] > 1 or pair[0] in "TYX"]
+    return "".join(letter for letter, _ in wanted), tuple(length for _, length in wanted)
+
+
+def _read_images(
+    page: Callable[[int], Any], numbers: AnyArray, shape: tuple[int, ...], dtype: Any, name: str
+) -> Callable[[Index], AnyArray]:
+    """Return a ``read`` function for an array of page numbers."""
+
+    def read(index: Index) -> AnyArray:
+        chosen, inside = numbers[index[: numbers.ndim]], index[numbers.ndim :]
+        with quiet():
+            images = (_image(page(number), shape, dtype, name, number)[inside] for number in chosen.ravel().tolist())
+            return gathered(images, chosen.shape)
+
+    return read
+
+
+def _image(page: Any, shape: tuple[int, ...], dtype: Any, name: str, number: int) -> AnyArray:
+    """Decode a page; raise if its shape or dtype differs from the first."""
+    if page.shape != shape or page.dtype != dtype:
+        raise SourceError(
+            f"{name}: page {number} holds {page.dtype} of shape {page.shape}, and the first {dtype} of shape {shape}: "
+            "it is not a frame of this movie"
+        )
+    size = page.parent.filehandle.size
+    end = max(offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True))
+    if end > size:
+        raise _truncated(name, f"page {number} would end at byte {end} of {size}")
+    with errors_named(f"{name}: page {number} cannot be decoded"), _reopened(page.parent.filehandle):
+        return np.asarray(page.asarray())
+
+
+@contextmanager
+def _reopened(handle: Any) -> Iterator[None]:
+    """Reopen a file of an OME set for reading; tifffile closes all but the first."""
+    closed = handle.closed
+    if closed:
+        handle.open()
+    try:
+        yield
+    finally:
+        if closed:
+            handle.close()
+
+
+def _checked_length(file: Any, name: str) -> int:
+    """Number of pages; raise if the file is truncated, because tifffile silently counts only the pages it can reach."""
+    count = len(file.pages)
+    if not count:
+        raise DamagedFile(f"{name} holds no image")
+    tiff, handle, last = file.tiff, file.filehandle, file.pages[count - 1]
+    handle.seek(last.offset)
+    try:
+        [tags] = struct.unpack(tiff.tagnoformat, handle.read(tiff.tagnosize))
+        handle.seek(last.offset + tiff.tagnosize + tags * tiff.tagsize)
+        [following] = struct.unpack(tiff.offsetformat, handle.read(tiff.offsetsize))
+    except struct.error:
+        following = handle.size
+    end = max((offset + size for offset, size in zip(last.dataoffsets, last.databytecounts, strict=True)), default=0)
+    if following or end > handle.size:
+        raise _truncated(name, f"after page {count - 1} of {handle.size} bytes in all")
+    return count
+
+
+def _truncated(name: str, what: str) -> DamagedFile:
+    return DamagedFile(
+        f"{name} is truncated ({what}): the acquisition was aborted, or the copy is not complete. Copy it again, or "
+        "insert the frames that are there as an array, tifffile.imread(path, key=range(frames))"
+    )

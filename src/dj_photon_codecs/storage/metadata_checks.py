@@ -1,0 +1,132 @@
+"""What metadata may ask for: a row or a document that was made up is refused before anything is allocated for it."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import numpy as np
+
+from .._typing import Json
+from .._zarr import ArrayMetadata, ArrayV3Metadata, all_codecs, chunk_shape, shard_shape
+from ..errors import FormatError
+from .record import MovieRecord
+
+#: Bytes of counts of a movie, at most: 1 PiB, twenty thousand times the largest that is recorded in a day.
+_MOVIE_BYTES = 1 << 50
+
+#: Bytes of counts of an inner chunk, at most: what Blosc can hold, 64 times what is written.
+_CHUNK_BYTES = 1 << 31
+
+#: Chunks in a shard, at most: their index has 16 bytes for each.
+_SHARD_CHUNKS = 1 << 20
+
+#: Chunks of an array beyond which they have so many bytes of counts on average: fewer are no way to store a movie.
+_MANY_CHUNKS, _SMALL_CHUNK = 1 << 20, 1 << 12
+
+#: Levels of nesting of a field of the metadata, at most: an array of shards has 7.
+_NESTED = 64
+
+#: Codecs of numcodecs that run code, or make Python objects, out of the bytes of a chunk.
+_UNSAFE = ("pickle", "json2", "msgpack2", "vlen-array", "vlen-bytes", "vlen-utf8", "categorize")
+
+
+#: What leads out of a folder, or to another place altogether: an absolute path, a home, a drive, a URL, "..".
+_ELSEWHERE = re.compile(r"^[/\\~]|^[A-Za-z]:|://|(^|[/\\])\.\.([/\\]|$)|[\x00-\x1f]")
+
+
+def check_path(path: object, where: str) -> None:
+    """Refuse a path, relative to a store, that leads out of it.
+
+    Raises
+    ------
+    FormatError
+        For anything but a relative path without "..".
+    """
+    if not isinstance(path, str) or not path or _ELSEWHERE.search(path):
+        raise FormatError(
+            f"{where} names the path {path!r:.200}: a movie lies inside its store, at a relative path without "
+            "'..'; the row was altered or made up"
+        )
+
+
+def check_metadata(metadata: ArrayMetadata, record: MovieRecord | None, where: str) -> None:
+    """Refuse metadata that describes no array of counts, or one that cannot be.
+
+    Raises
+    ------
+    FormatError
+        For data types without counts, shapes beyond any movie, codecs that make objects of bytes, and a record of
+        another size.
+    """
+    dtype = np.dtype(metadata.dtype.to_native_dtype())
+    if dtype.kind not in "uif":
+        raise FormatError(f"{where} holds an array of {dtype}: counts are integers or floating-point numbers")
+    if isinstance(metadata, ArrayV3Metadata):
+        if metadata.storage_transformers:
+            raise FormatError(f"{where} has storage transformers {metadata.storage_transformers!r:.200}: none are read")
+        if not hasattr(metadata.chunk_grid, "chunk_shape"):
+            raise FormatError(f"{where} has the chunk grid {metadata.chunk_grid!r:.200}: only regular grids are read")
+    else:
+        names = [getattr(codec, "codec_id", "") for codec in all_codecs(metadata)]
+        unsafe = [name for name in names if name in _UNSAFE]
+        if unsafe:
+            raise FormatError(f"{where} is coded with {', '.join(unsafe)}, which makes Python objects: no movie is")
+    outer, chunk = shard_shape(metadata), chunk_shape(metadata)
+    n_bytes = math.prod(metadata.shape) * dtype.itemsize
+    if n_bytes > _MOVIE_BYTES:
+        raise FormatError(
+            f"the metadata of {where} describes a movie of shape {metadata.shape} {dtype}, {n_bytes:.3g} bytes: "
+            f"at most {_MOVIE_BYTES:.3g} are read; it was altered or made up"
+        )
+    if min(*outer, *chunk, 1) < 1 or math.prod(chunk) * dtype.itemsize > _CHUNK_BYTES:
+        raise FormatError(
+            f"the metadata of {where} describes chunks of shape {chunk} {dtype}: they have at least one element and "
+            f"at most {_CHUNK_BYTES:.3g} bytes"
+        )
+    per_shard = math.prod(o // c for o, c in zip(outer, chunk, strict=True))
+    if per_shard > _SHARD_CHUNKS:
+        raise FormatError(
+            f"the metadata of {where} has shards of shape {outer} (chunk_grid) with chunks of shape {chunk} "
+            f"(chunk_shape): each has an index of {per_shard:.3g} chunks, and at most {_SHARD_CHUNKS} are read; it was "
+            "altered or made up"
+        )
+    n_chunks = math.prod(math.ceil(n / c) for n, c in zip(metadata.shape, chunk, strict=True))
+    if n_chunks > max(_MANY_CHUNKS, n_bytes // _SMALL_CHUNK):
+        raise FormatError(
+            f"the metadata of {where} has {n_chunks:.3g} chunks of shape {chunk} (chunk_shape): of more than "
+            f"{_MANY_CHUNKS} each has at least {_SMALL_CHUNK} bytes of counts; it was altered or made up"
+        )
+    if record is not None and record.original_bytes != n_bytes:
+        raise FormatError(
+            f"the record of {where} is of a movie of {record.original_bytes} bytes, its Zarr metadata describes one of "
+            f"shape {metadata.shape} {dtype}, {n_bytes} bytes: one of them was altered, or is another movie's"
+        )
+
+
+def check_nesting(documents: dict[str, Json], where: str) -> None:
+    """Refuse metadata that is nested more deeply than any array's, and that recursion would end in.
+
+    Raises
+    ------
+    FormatError
+        With the document and the field.
+    """
+    for place, document in documents.items():
+        for name, value in document.items():
+            depth = _depth(value)
+            if depth > _NESTED:
+                raise FormatError(
+                    f"{name!r} in {place} of {where} is nested {depth} levels deep, and at most {_NESTED} are read: it "
+                    "was altered or made up"
+                )
+
+
+def _depth(value: Any) -> int:
+    """How deeply a JSON value is nested; without recursion."""
+    depth, level = 0, [value]
+    while level := [one for one in level if isinstance(one, dict | list | tuple)]:
+        level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]
+        depth += 1
+    return depth

@@ -1,0 +1,142 @@
+"""Reading the first object of a movie back from the store, before the second is written.
+
+A fault in a codec, in an installed library or in the store shows here, while the original is still at hand.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import sys
+from dataclasses import replace
+from functools import lru_cache, partial
+from typing import Any
+
+import numpy as np
+
+from .._threads import encoding_threads
+from .._typing import AnyArray, FloatArray
+from .._zarr import ArrayMetadata
+from ..anscombe.legacy import legacy_domain
+from ..anscombe.parameters import TransformParameters
+from ..errors import DamagedChunkError, MissingChunkError, StorageError
+from .chunks import ChunkReader
+from .grid import Coords
+from .legacy import trusted_metadata
+from .location import Location, ProcessStore
+from .profiles import Encoding
+
+#: Counts that are compared at a time: what float64 costs in memory.
+_AT_ONCE = 1 << 20
+
+
+async def check_first_object(location: Location, metadata: ArrayMetadata, encoding: Encoding, block: AnyArray) -> None:
+    """Read the first object of a movie from the store, and compare it with its counts.
+
+    Parameters
+    ----------
+    location, metadata, encoding
+        Of the movie.
+    block
+        The counts of its first frames: of those in the first object, or more.
+
+    Raises
+    ------
+    StorageError
+        When it cannot be read, or a count differs by more than invariant 1 allows (at all, where storing is lossless).
+    """
+    # of a movie that is being acquired the length is not known yet, nor which chunks of the object are the last
+    metadata = replace(metadata, shape=(min(len(block), metadata.shape[0]), *metadata.shape[1:]))
+    reader = ChunkReader(trusted_metadata(metadata), ProcessStore(location))
+    failed = f"the first object of {location.label} does not read back as it was written, so no other is written"
+    check = partial(_check_chunk, block, encoding, failed)
+    found = await asyncio.to_thread(reader.read_object, (0,) * block.ndim)
+    run = partial(asyncio.get_running_loop().run_in_executor, encoding_threads(), check)
+    await asyncio.gather(*(run(reader.grid.region(coords), chunk) for coords, chunk in found.items()))
+
+
+def _check_chunk(
+    block: AnyArray, encoding: Encoding, failed: str, region: tuple[slice, ...], found: AnyArray | Exception
+) -> None:
+    """Raise where the chunk that was read back is not within the bound of what was written."""
+    if isinstance(found, MissingChunkError | DamagedChunkError):
+        raise StorageError(f"{failed}: {found}") from found
+    if isinstance(found, Exception):
+        raise found
+    written = block[region]
+    read = found[tuple(slice(n) for n in written.shape)]
+    if _is_within_bound(written, read, encoding):
+        return
+    step = max(1, _AT_ONCE // math.prod(written.shape[1:]))
+    for start in range(0, len(written), step):
+        wrong = _beyond_bound(written[start : start + step], read[start : start + step], encoding)
+        if wrong.any():
+            place = np.unravel_index(int(wrong.argmax()), wrong.shape)
+            inside = (start + int(place[0]), *map(int, place[1:]))
+            where = tuple(part.start + i for part, i in zip(region, inside, strict=True))
+            raise StorageError(
+                f"{failed}: count {written[inside]} at {where} reads as {read[inside]}. The store altered it, or a "
+                f"codec is at fault: try another store, or profile='lossless' in place of {encoding.profile!r}"
+            )
+
+
+def check_copied_object(copy: ChunkReader, stored: Coords, payload: AnyArray) -> None:
+    """Read an object of a copy from its store, and compare it with what was written.
+
+    Raises
+    ------
+    StorageError
+        When it cannot be read, or differs.
+    """
+    failed = f"object {copy.key(stored)!r} of {copy.store.location.label} does not read back as it was written"
+    try:
+        found = copy.payload(stored)
+    except (MissingChunkError, DamagedChunkError) as error:
+        raise StorageError(f"{failed}: {error}") from error
+    if found.tobytes() != payload.tobytes():
+        raise StorageError(f"{failed}, so no other is written. The store altered it: try another one")
+
+
+def _is_within_bound(counts: AnyArray, stored: AnyArray, encoding: Encoding) -> bool:
+    """Whether a compiled loop, where there is one already, finds all stored counts within the bound of invariant 1."""
+    parameters, small = encoding.parameters, counts.dtype.kind == "u" and counts.dtype.itemsize <= 2
+    if parameters is None or encoding.profile == "anscombe-v1" or not small or "numba" not in sys.modules:
+        return False
+    from ..anscombe.kernels import first_beyond
+
+    flat = np.ascontiguousarray(counts).reshape(-1), np.ascontiguousarray(stored).reshape(-1)
+    return bool(first_beyond(*flat, _largest_differences(counts.dtype, encoding.largest_change, parameters)) < 0)
+
+
+def _beyond_bound(counts: AnyArray, stored: AnyArray, encoding: Encoding) -> AnyArray:
+    """Where stored counts are further from the original ones than the profile allows (invariant 1)."""
+    parameters = encoding.parameters
+    if parameters is None:
+        return np.asarray(counts != stored)
+    if encoding.profile == "anscombe-v1":  # that format has bins of its own: its tables say what is read
+        names = parameters.encoded_dtype, parameters.decoded_dtype
+        table, inverse = legacy_domain(parameters.conversion_gain, parameters.zero_level, *names)
+        return np.asarray(inverse[table[counts]] != stored)
+    highest, change = np.maximum(counts, stored), encoding.largest_change
+    if counts.dtype.kind == "u" and counts.dtype.itemsize <= 2:  # a table is several times as fast as the formula
+        return np.asarray(
+            highest - np.minimum(counts, stored) > _largest_differences(counts.dtype, change, parameters)[highest]
+        )
+    original, found = counts.astype(np.float64), stored.astype(np.float64)
+    precision = np.finfo(counts.dtype if counts.dtype.kind == "f" else np.float64).eps
+    rounding = precision * np.maximum(np.abs(original), np.abs(found))
+    # not <=, so that NaN is beyond every bound
+    return np.asarray(~(np.abs(found - original) <= _bound(np.maximum(original, found), change, parameters) + rounding))
+
+
+def _bound(highest: FloatArray, change: float, parameters: TransformParameters) -> FloatArray:
+    """The largest difference of a count and its stored count, by the higher of the two."""
+    return np.asarray(change * parameters.sigma(highest) + 0.5)
+
+
+@lru_cache(maxsize=4)
+def _largest_differences(dtype: np.dtype[Any], change: float, parameters: TransformParameters) -> AnyArray:
+    """:func:`_bound` as whole numbers of a small unsigned dtype, for every value of it."""
+    values = np.arange(np.iinfo(dtype).max + 1, dtype=np.float64)
+    rounding = np.finfo(np.float64).eps * values
+    return np.minimum(np.floor(_bound(values, change, parameters) + rounding), np.iinfo(dtype).max).astype(dtype)
