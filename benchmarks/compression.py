@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import statistics
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numcodecs
@@ -20,8 +20,7 @@ import numpy.typing as npt
 from common import REGIMES, Regime, limit_bits, machine, seconds, simulate, table
 from numcodecs.abc import Codec
 
-from dj_photon_codecs.anscombe.dithered import encode_dithered
-from dj_photon_codecs.anscombe.transform import encode_counts, smallest_code_dtype
+from dj_photon_codecs.anscombe.codes import encode, smallest_code_dtype
 from dj_photon_codecs.storage.compression import choose_compressor
 
 _CHUNK_FRAMES = 16
@@ -52,7 +51,8 @@ class Result:
 
 def codes_of(regime: Regime, counts: npt.NDArray[np.uint16], length: int = _CHUNK_FRAMES) -> list[npt.NDArray[Any]]:
     """The codes of each chunk at the true noise model, in the smallest dtype that holds them all."""
-    chunks = [encode_dithered(counts[i : i + length], regime.parameters) for i in range(0, len(counts), length)]
+    parameters = replace(regime.parameters, dither="position")
+    chunks = [encode(counts[i : i + length], parameters) for i in range(0, len(counts), length)]
     low, high = min(chunk.min() for chunk in chunks), max(chunk.max() for chunk in chunks)
     smallest = smallest_code_dtype(float(low), float(high))
     assert smallest is not None
@@ -61,7 +61,7 @@ def codes_of(regime: Regime, counts: npt.NDArray[np.uint16], length: int = _CHUN
 
 def plain_limit(regime: Regime, counts: npt.NDArray[np.uint16], means: Any) -> float:
     """The Shannon limit of a step, as :func:`~common.limit_bits`: of plain codes, without the offsets of the dither."""
-    return limit_bits(means, lambda t: encode_counts(counts[t], regime.parameters))
+    return limit_bits(means, lambda t: encode(counts[t], regime.parameters))
 
 
 def measure(regime: Regime, frames: int, size: int, rng: np.random.Generator) -> tuple[dict[str, Result], float]:

@@ -1,4 +1,4 @@
-"""The pictures of the user guide and of the README, each from a small recording whose truth is known.
+"""The pictures of the user guide and of the README, from small recordings: a real one, and some whose truth is known.
 
 python benchmarks/figures.py --pictures docs/guide/img
 """
@@ -20,13 +20,16 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from dj_photon_codecs import DitheredAnscombeV2, PhotonArray, calibrate, write_movie
+from dj_photon_codecs import AnscombeTransformV2, PhotonArray, calibrate, open_source, write_movie
 from dj_photon_codecs.simulation import Spec, presets, simulate
 from dj_photon_codecs.viz.axes import draw_transfer_curve
 
 #: Pictures are of the same width as the text, so that their letters are of its size on a screen.
 _WIDTH = 7.4
 _RAW, _STORED = "0.45", "C0"
+
+#: A real two-photon recording; its origin is told beside it.
+_RECORDING = Path(__file__).parents[1] / "examples" / "data" / "fmi_two_photon.tif"
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,7 @@ class Scale:
 
 def coded(counts: Any, gain: float, zero_level: float, step: float = 0.5) -> Any:
     """Counts as they come back, each at a place of its own."""
-    codec = DitheredAnscombeV2(zero_level=zero_level, conversion_gain=gain, step=step, encoded_dtype="uint16")
+    codec = AnscombeTransformV2(zero_level, gain, encoded_dtype="uint16", step=step, dither="position")
     return codec.decode(codec.encode(counts))
 
 
@@ -81,7 +84,7 @@ def transform(folder: Path, scale: Scale) -> None:
         unit = gain * np.sqrt(mean)
         fixed.append((plain(raw).mean() - raw.mean()) / unit)
         dithered.append((coded(raw, gain, zero).mean() - raw.mean()) / unit)
-    right.plot(means, fixed, "o-", ms=3, color=_RAW, label="fixed edges (portable)")
+    right.plot(means, fixed, "o-", ms=3, color=_RAW, label="fixed edges")
     right.plot(means, dithered, "o-", ms=3, color=_STORED, label="with dither")
     right.set(title="change of the mean\nof many counts", xlabel="photons")
     right.set(ylabel="noise standard deviations", ylim=(-0.15, 0.15))
@@ -112,7 +115,7 @@ def transfer_curves(folder: Path, scale: Scale) -> None:
     bent = np.rint(20 * np.sqrt(raw - 100)).astype(np.uint16)
     panels = (
         ("recording: straight", recorded),
-        ("saturated: falls", np.minimum(raw, 520).astype(np.uint16)),
+        ("saturated: end left out", np.minimum(raw, 520).astype(np.uint16)),
         ("square root: flat", bent),
     )
     figure, axes = plt.subplots(1, 3, figsize=(_WIDTH, 3.3), layout="constrained")
@@ -125,9 +128,9 @@ def transfer_curves(folder: Path, scale: Scale) -> None:
 
 
 def raw_and_stored(folder: Path, scale: Scale) -> None:
-    """A frame of a recording, what comes back, the difference in units of the noise, and a cell's trace."""
-    recording = simulate(scale.spec())
-    raw = np.asarray(recording.observed)
+    """A frame of a real recording, what comes back, the difference in units of the noise, and a cell's trace."""
+    with open_source(_RECORDING) as movie:
+        raw = np.asarray(movie[: scale.frames])
     with tempfile.TemporaryDirectory() as place:
         stored = write_movie(Path(place) / "movie", raw, profile="dense")
         draw_raw_and_stored(raw, stored, folder / "raw-and-stored.png")
@@ -136,15 +139,13 @@ def raw_and_stored(folder: Path, scale: Scale) -> None:
 def draw_raw_and_stored(raw: Any, stored: PhotonArray, picture: Path) -> None:
     """The four panels of :func:`raw_and_stored`."""
     noise, back = stored.calibration, np.asarray(stored[:])
-    activity = raw.astype(float).std(0) / np.sqrt(raw.mean(0) - noise.zero_level + noise.conversion_gain)
+    activity = raw.astype(float).std(0) / np.sqrt(noise.storage_noise.variance(raw.mean(0)))
     activity = sum(np.roll(activity, (i, j), (0, 1)) for i in range(-3, 4) for j in range(-3, 4))
     y, x = np.unravel_index(np.argmax(activity[8:-8, 8:-8]), activity[8:-8, 8:-8].shape)
     cell = (slice(None), slice(y + 5, y + 12), slice(x + 5, x + 12))
     trace = raw[cell].mean((1, 2))
     frame = int(np.argmax(trace))
-    sigma = noise.conversion_gain * np.sqrt(
-        np.maximum((raw[frame] - noise.zero_level) / noise.conversion_gain, 0) + 3 / 8
-    )
+    sigma = np.sqrt(noise.storage_noise.variance(raw[frame].astype(float)))
     error = (back[frame].astype(float) - raw[frame]) / sigma
 
     figure, axes = plt.subplot_mosaic(

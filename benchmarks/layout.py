@@ -10,7 +10,10 @@ Needs scipy (in the ``dev`` extra).
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
+import os
+import shutil
 import statistics
 import tempfile
 from dataclasses import dataclass, field
@@ -75,6 +78,36 @@ class Setting:
 _HEAD = ("random frame [ms]", "ratio", "write [MB/s]", "read [MB/s]", "objects an hour")
 
 
+def write_and_sync(folder: Path, keys: list[str]) -> None:
+    """Write objects as an acquisition does: each, and its folders, are on the disk before the next."""
+    synced: set[Path] = set()
+    for path in (folder / key for key in keys):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(bytes(1 << 16))
+        for place in (path, *itertools.takewhile(lambda above: above != folder.parent, path.parents)):
+            descriptor = os.open(place, os.O_RDWR if place == path else os.O_RDONLY)
+            os.fsync(descriptor)
+            os.close(descriptor)
+            if place in synced:
+                break
+            synced.add(place)
+
+
+def compare_keys(folder: Path, objects: int) -> list[list[str]]:
+    """A row for each way to name objects: time to write one, to list and to remove all, and bytes of folders."""
+    rows = []
+    for name, key in (("c/12/0/0", "c/{}/0/0"), ("c.12.0.0", "c.{}.0.0")):
+        place = folder / name.replace("/", "_")
+        place.mkdir()
+        write = seconds(write_and_sync, place, [key.format(i) for i in range(objects)])
+        listing = seconds(list, os.walk(place))
+        folders = sum(path.lstat().st_blocks * 512 for path in place.rglob("*") if path.is_dir())
+        removing = seconds(shutil.rmtree, place)
+        figures = 1e3 * write / objects, 1e3 * listing, removing, folders / objects
+        rows.append([f"`{name}`", *(f"{figure:.3g}" for figure in figures)])
+    return rows
+
+
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -83,7 +116,19 @@ def main() -> None:
     parser.add_argument("--repeat", type=int, default=5, help="repetitions; the median counts")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", help="where to write; the system's temporary folder when not given")
+    parser.add_argument("--keys", type=int, nargs="?", const=1000, help="compare ways to name so many objects instead")
     options = parser.parse_args()
+    if options.keys:
+        with tempfile.TemporaryDirectory(dir=options.folder) as name:
+            head = (
+                "key",
+                "write and sync an object [ms]",
+                "list all [ms]",
+                "remove all [s]",
+                "folders an object [bytes]",
+            )
+            print(f"{machine()}\n\n{table(head, compare_keys(Path(name), options.keys))}")
+        return
     rng = np.random.default_rng(options.seed)
     counts, _ = simulate(REGIMES[3], options.frames, options.size, rng)
     pixels = options.size**2

@@ -163,6 +163,57 @@ def _blosc2() -> Method:
     return Method("blosc2, zstd-5 bitshuffle", write, reopen, "counts", "blosc2")
 
 
+def _hdf5() -> Method:
+    def write(place: str, counts: Counts, noise: Noise) -> None:
+        import h5py
+        import hdf5plugin
+
+        os.makedirs(place)
+        with h5py.File(f"{place}/movie.h5", "w") as file:
+            file.create_dataset(
+                "movie",
+                data=counts,
+                chunks=(min(16, len(counts)), *counts.shape[1:]),
+                compression=hdf5plugin.Blosc("zstd", 5, hdf5plugin.Blosc.BITSHUFFLE),
+            )
+
+    def reopen(place: str) -> Any:
+        import h5py
+        import hdf5plugin  # noqa: F401  # registers the filter
+
+        return h5py.File(f"{place}/movie.h5")["movie"]
+
+    return Method("HDF5, Blosc zstd-5 bitshuffle", write, reopen, "counts", "hdf5plugin")
+
+
+def _tiff() -> Method:
+    """An uncompressed stack, which most rigs leave."""
+
+    def write(place: str, counts: Counts, noise: Noise) -> None:
+        import tifffile
+
+        os.makedirs(place)
+        tifffile.imwrite(f"{place}/movie.tif", counts, photometric="minisblack")
+
+    def reopen(place: str) -> Any:
+        return TiffStack(f"{place}/movie.tif")
+
+    return Method("TIFF, uncompressed", write, reopen, "counts", "tifffile")
+
+
+class TiffStack:
+    """A TIFF file that is indexed as the others are."""
+
+    def __init__(self, path: str) -> None:
+        import tifffile
+
+        self._file = tifffile.TiffFile(path)
+        self.shape = self._file.series[0].shape
+
+    def __getitem__(self, key: Any) -> npt.NDArray[Any]:
+        return self._file.asarray() if key is ... else self._file.asarray(key=key)
+
+
 Encode = Callable[[npt.NDArray[Any], Noise], Any]
 Decode = Callable[[bytes, tuple[int, int], Noise], npt.NDArray[Any]]
 
@@ -273,6 +324,8 @@ _ALL = (
     _zarr("zarr, zstd-3", _zstd),
     _zarr("zarr, pcodec level 8", _pcodec, needs="pcodec"),
     _blosc2(),
+    _hdf5(),
+    _tiff(),
     _framewise("JPEG-LS", _jpegls, "counts", "imagecodecs"),
     _framewise("JPEG XL, effort 2", _jpegxl, "counts", "imagecodecs"),
 )

@@ -60,7 +60,7 @@ def size_and_speed(path: Path, part: Record) -> None:
                 axes.plot(*at, marker, color=colour, ms=7, mec="white", mew=0.5, label=label)
                 if record["wrong counts"] > _WRONG * record["bytes"] / 2:
                     axes.plot(*at, "x", color="crimson", ms=11, mew=1.5)
-            limit = next((16 / r["limit bits"] for r in here if r["keeps"] == "codes"), None)
+            limit = next((16 / r["limit bits"] for r in here if r["keeps"] == "codes" and "limit bits" in r), None)
             if limit is not None:
                 axes.axhline(limit, color="C0", lw=0.8, ls="--")
             axes.set(xscale="log", xlabel=f"{key} [MB/s of counts]", ylim=(0, None))

@@ -21,7 +21,8 @@ import numpy as np
 from common import REGIMES, Counts, Regime, chosen, machine, simulate, table
 
 from dj_photon_codecs import Calibration, open_movie, write_movie
-from dj_photon_codecs.anscombe.dithered import decode_dithered, encode_dithered
+from dj_photon_codecs.anscombe.codes import decode as decode_codes
+from dj_photon_codecs.anscombe.codes import encode as encode_counts
 from dj_photon_codecs.anscombe.tables import LONG_WORK, prepare
 from dj_photon_codecs.entropy import coder
 
@@ -66,18 +67,18 @@ def measure(regime: Regime, counts: Counts, profile: str) -> list[list[str]]:
         inner: Any = movie.metadata.codecs[0].codecs  # type: ignore[union-attr]  # stored with shards
         parameters = inner[0]._parameters("uint16")
         chunks = [counts[start : start + CHUNK] for start in range(0, len(counts), CHUNK)]
-        codes = [encode_dithered(chunk, parameters) for chunk in chunks]
+        codes = [encode_counts(chunk, parameters) for chunk in chunks]
         encode, decode = coders(profile, inner, codes[0])
         payloads = [encode(chunk) for chunk in codes]
         files = [path for path in (folder / "0" / "c").rglob("*") if path.is_file()]
         content = [path.read_bytes() for path in files]
         parts_written = (
-            each(lambda chunk: encode_dithered(chunk, parameters), chunks),
+            each(lambda chunk: encode_counts(chunk, parameters), chunks),
             each(encode, codes),
             each((folder / "copy").write_bytes, content),
         )
         parts_read = (
-            each(lambda chunk: decode_dithered(chunk, parameters), codes),
+            each(lambda chunk: decode_codes(chunk, parameters), codes),
             each(decode, payloads),
             each(Path.read_bytes, files),
         )

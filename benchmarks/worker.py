@@ -68,7 +68,8 @@ class Worker:
 
     def load(self, movie: str, noise: list[float], warm: str, frames: int = 0) -> dict[str, Any]:
         """Have the movie in memory, as long as it is or repeated to ``frames``, and everything imported."""
-        self._counts, self._noise = np.load(movie), Noise(*noise)
+        # one copy in memory for all of the processes, and a plain array to whoever is handed it
+        self._counts, self._noise = np.asarray(np.load(movie, mmap_mode="r")), Noise(*noise)
         few = np.ascontiguousarray(self._counts[:64, :128, :128])
         self._method.write(warm, few, self._noise)
         array = self._method.open(warm)

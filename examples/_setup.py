@@ -1,10 +1,9 @@
-"""Where the examples run: on which database, with which stores. Nothing in here is about photon movies.
+"""Choose the database and the stores for the examples. Nothing here is about photon movies.
 
-By default all is in a temporary folder: the database that pip installed, and stores that are folders in it. On servers
-of one's own:
+By default everything is in a temporary folder: the database that pip installed, and the stores. For your own servers:
 
-    --database mysql    MySQL or MariaDB, and --database postgresql, at DJ_HOST, DJ_PORT, with DJ_USER and DJ_PASS
-    --store s3          the bucket S3_BUCKET at S3_ENDPOINT (as in http://localhost:9000), with the keys
+    --database mysql    MySQL or MariaDB (or --database postgresql) at DJ_HOST, DJ_PORT, with DJ_USER and DJ_PASS
+    --store s3          the bucket S3_BUCKET at S3_ENDPOINT (such as http://localhost:9000), with the keys
                         AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY
 """
 
@@ -24,13 +23,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-# Python looks into a script's own folder first, where distributed.py would stand for the package of that name.
+# Python searches a script's folder first, where distributed.py would hide the package of that name.
 sys.path[:] = [folder for folder in sys.path if Path(folder or ".").resolve() != Path(__file__).parent]
 sys.path.append(str(Path(__file__).parent))
 
 os.environ.setdefault("DJ_IGNORE_CONFIG_FILE", "true")  # a datajoint.json nearby belongs to another pipeline
 os.environ.setdefault("DJ_LOG_LEVEL", "ERROR")
-# One thread for linear algebra in each process: where every core has a worker, more of them wait for each other.
+# One thread for linear algebra per process: with a worker on every core, more threads would wait for each other.
 for _threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(_threads, "1")
 
@@ -58,17 +57,17 @@ OUTPUT = Path(__file__).parent / "output"
 
 
 def parser(description: str | None) -> argparse.ArgumentParser:
-    """The options that every example with a database has."""
+    """Return a parser with the options of every example that uses a database."""
     options = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--database", choices=("embedded", "mysql", "postgresql"), default="embedded")
     options.add_argument("--store", choices=("file", "s3"), default="file")
-    options.add_argument("--output", type=Path, default=OUTPUT, help="folder of the pictures")
+    options.add_argument("--output", type=Path, default=OUTPUT, help="folder for the pictures")
     return options
 
 
 @dataclass(frozen=True)
 class Place:
-    """A folder to work in, the name of a new schema, and the environment that brings another process to it."""
+    """A working folder, the name of a new schema, and the environment for other processes to use the same."""
 
     folder: Path
     schema: str
@@ -77,14 +76,14 @@ class Place:
 
 @contextmanager
 def place(options: argparse.Namespace, schema: Any, name: str, stores: tuple[str, ...]) -> Iterator[Place]:
-    """Connect to the database, configure the stores, activate the schema; take all of it away in the end."""
+    """Connect to the database, configure the stores, activate the schema; remove everything at the end."""
     with ExitStack() as cleanup:
         folder = Path(cleanup.enter_context(tempfile.TemporaryDirectory(ignore_cleanup_errors=True)))
         if options.database == "embedded":
             cleanup.enter_context(embedded_database(folder))
         else:
             cleanup.enter_context(_server(options.database))
-        dj.config.safemode = False  # the schema is this run's own: nobody is asked before it is dropped
+        dj.config.safemode = False  # this run creates the schema, so drop it without asking
         run = f"{name}_{uuid.uuid4().hex[:8]}"
         specs: dict[str, Any] = {store: _store(options.store, folder, f"{run}/{store}") for store in stores}
         dj.config.stores = {"default": stores[0], **specs}
@@ -107,7 +106,7 @@ def place(options: argparse.Namespace, schema: Any, name: str, stores: tuple[str
 
 @contextmanager
 def _server(backend: str) -> Iterator[None]:
-    """Connect to the server that the environment names."""
+    """Connect to the server named in the environment."""
     settings: dict[str, Any] = {"backend": backend, "host": os.environ.get("DJ_HOST", "127.0.0.1"), "use_tls": None}
     settings |= {"port": int(os.environ.get("DJ_PORT", 3306 if backend == "mysql" else 5432))}
     settings |= {"user": os.environ.get("DJ_USER", "root" if backend == "mysql" else "postgres")}
@@ -121,14 +120,14 @@ def _server(backend: str) -> Iterator[None]:
 
 
 def _drop(schema: Any) -> None:
-    """Remove the schema, also after a populate that failed on several processes, which leaves no connection."""
+    """Drop the schema, also after a failed populate on several processes, which leaves no connection."""
     if not schema.connection.is_connected:
         schema.connection.connect()
     schema.drop(prompt=False)
 
 
 def _store(kind: str, folder: Path, location: str) -> dict[str, Any]:
-    """DataJoint's settings of one store."""
+    """Return DataJoint's settings for one store."""
     if kind == "file":
         (folder / location).mkdir(parents=True)
         return {"protocol": "file", "location": str(folder / location)}
@@ -145,7 +144,7 @@ def _store(kind: str, folder: Path, location: str) -> dict[str, Any]:
 
 
 def _empty(specs: dict[str, Any]) -> None:
-    """Remove what a run left in a bucket."""
+    """Remove what this run stored in a bucket."""
     from datajoint.storage import StorageBackend
 
     for spec in specs.values():
@@ -156,10 +155,10 @@ def _empty(specs: dict[str, Any]) -> None:
 
 
 def end_workers_at_once() -> None:
-    """Let the workers of ``populate(processes=2)`` end when they are told to.
+    """Make the workers of ``populate(processes=2)`` exit on SIGTERM.
 
-    DataJoint 2.3 handles SIGTERM in Python while it populates with ``reserve_jobs``, its workers inherit that, and one
-    that is told to end just before it begins to wait for its next task never looks at the signal. It was seen once.
+    DataJoint 2.3 handles SIGTERM in Python while it populates with ``reserve_jobs``, and its workers inherit that. A
+    worker that gets the signal just before it waits for its next task would never exit. We saw it once.
     """
     if hasattr(os, "register_at_fork"):
         os.register_at_fork(after_in_child=lambda: signal.signal(signal.SIGTERM, signal.SIG_DFL))

@@ -1,10 +1,10 @@
-"""A calcium imaging pipeline: TIFF stacks to movies, motion, cells and traces, on two processes and two storage tiers.
+"""Run a calcium imaging pipeline: TIFF stacks to movies, motion, cells and traces, with two processes and two tiers.
 
     pip install "dj-photon-codecs[examples]"
     python examples/calcium_imaging.py
 
-The recording is simulated, so the truth is known: at the end stands how many of the true cells were found, how their
-traces correlate with the truth and how far the motion was off, from the movie as recorded and as stored.
+The recording is simulated, so the truth is known. At the end the script prints how many true cells were found, how
+their traces correlate with the truth, and the error of the motion, for the movie as recorded and as stored.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from _setup import end_workers_at_once, parser, place  # first: it says which package is missing
+from _setup import end_workers_at_once, parser, place  # first, because it says which package is missing
 
 # isort: split
 
@@ -32,7 +32,7 @@ from dj_photon_codecs.simulation import Recording as Simulation
 
 schema = dj.Schema()
 
-BLOCK = 100  # frames that an analysis has in memory at a time
+BLOCK = 100  # frames in memory at a time
 CELL_AREA = (40, 400)  # pixels: smaller regions are noise, larger ones several cells
 
 
@@ -61,7 +61,7 @@ class Session(dj.Manual):
 
 @schema
 class Profile(dj.Lookup):
-    """How each recording is stored. A laboratory has one line; the lossless one is here to compare with."""
+    """How each recording is stored. A lab needs one line; the lossless one is for comparison."""
 
     definition = """
     profile : varchar(16)
@@ -70,7 +70,7 @@ class Profile(dj.Lookup):
 
 
 def open_tiff(path: str, axes: str) -> Any:
-    """A memory map of a TIFF stack, once it is known to be a recording: raw counts, in the order that is expected."""
+    """Return a memory map of a TIFF stack after checking that it holds raw counts with the expected axes."""
     with tifffile.TiffFile(path) as file:
         series = file.series[0]
         found = series.axes.replace("I", "T").replace("Q", "T")
@@ -95,7 +95,7 @@ class Recording(dj.Imported):
 
     def make(self, key: dict[str, Any]) -> None:
         counts = open_tiff((Session & key).fetch1("movie_file"), "TYX")
-        # Measured here for the lossless profile, which does not need it to store, and for the stabilised view does.
+        # The lossless profile is stored without a noise model, but the stabilised view needs one.
         movie = PhotonMovie(counts, calibration=calibrate(counts), profile=key["profile"])
         self.insert1({**key, "n_frames": len(counts), "movie": movie})
 
@@ -104,13 +104,13 @@ class Recording(dj.Imported):
     # --8<-- [start:archive]
     @classmethod
     def fetch_movie(cls, key: dict[str, Any]) -> Any:
-        """The handle of a recording, on whichever tier it is. Nothing is read before it is indexed."""
+        """Return the lazy handle of a recording, from whichever tier has it."""
         movie = (cls & key).fetch1("movie")
         return (Archive & key).fetch1("movie") if movie is None else movie
 
     @classmethod
     def move_to_archive(cls, key: dict[str, Any]) -> None:
-        """Copy a movie to the archive as it lies on disk, check it there, and let go of the active copy."""
+        """Copy a movie byte for byte to the archive, verify the copy, and release the active movie."""
         Archive.insert1({**key, "movie": (cls & key).fetch1("movie")})
         archived = (Archive & key).fetch1("movie").verify()
         if not archived:
@@ -148,15 +148,15 @@ class VolumeRecording(dj.Imported):
 
 
 class Shifted:
-    """A movie moved by whole pixels, cut to what all its frames show; computed when a block of frames is read.
+    """A movie shifted by whole pixels and cropped to the area common to all frames, computed on reading.
 
-    By whole pixels, because counts that were interpolated are no longer photon counts: their noise is another one.
+    Shifts are whole pixels because interpolated counts have different noise from photon counts.
     """
 
     def __init__(self, movie: Any, shifts: Any) -> None:
         self.movie, self.whole = movie, np.rint(shifts).astype(int)
         low, high = self.whole.min(axis=0), self.whole.max(axis=0)
-        self.origin = -low  # so that no frame is read outside of itself
+        self.origin = -low  # so that no frame is read beyond its edges
         self.shape = (len(movie), *(np.array(movie.shape[1:]) - (high - low)).tolist())
         self.dtype = movie.dtype
 
@@ -169,7 +169,7 @@ class Shifted:
 
 
 def details(image: Any) -> Any:
-    """What registration looks at: an image without pixel noise, without the uneven light, and fading to its edges."""
+    """Prepare an image for registration: no pixel noise, no uneven light, fading towards the edges."""
     height, width = image.shape
     window = np.outer(np.hanning(height + 2)[1:-1], np.hanning(width + 2)[1:-1])
     return window * (gaussian_filter(image, 1.5) - gaussian_filter(image, 12))
@@ -177,14 +177,14 @@ def details(image: Any) -> Any:
 
 # --8<-- [start:motion]
 def measure_shifts(movie: Any) -> Any:
-    """Rows and columns by which each frame is moved (time, 2), by phase correlation of the stabilised movie.
+    """Measure the shift of each frame in rows and columns (time, 2) by phase correlation of the stabilised movie.
 
-    Without the division by the spectrum's magnitude (``normalization=None``): at two photons a pixel most frequencies
-    hold noise only, and that division would give them the weight of the others.
+    The spectrum is not divided by its magnitude (``normalization=None``): at two photons per pixel most frequencies
+    contain only noise, and the division would give them full weight.
     """
-    stabilized = movie.stabilized  # equal noise everywhere, which is what correlation assumes
+    stabilized = movie.stabilized  # equal noise everywhere, as correlation assumes
     template = details(stabilized[:30].mean(axis=0))
-    for _ in range(2):  # the second time against the mean of the frames moved back, which is sharp
+    for _ in range(2):  # the second time against the sharp mean of the corrected frames
         shifts, total = np.zeros((len(movie), 2)), np.zeros(template.shape)
         for index, frame in enumerate(stabilized.frames()):
             shift, _, _ = phase_cross_correlation(template, details(frame), upsample_factor=20, normalization=None)
@@ -199,8 +199,8 @@ class MotionCorrected(dj.Computed):
     definition = """
     -> Recording
     ---
-    shifts : <blob>                  # (time, 2): rows and columns by which each frame is moved
-    top : int32                      # where the corrected field of view begins in the recording's
+    shifts : <blob>                  # (time, 2): shift of each frame in rows and columns
+    top : int32                      # corner of the corrected field of view in the recording
     left : int32
     movie : <photon@active>
     """
@@ -210,7 +210,7 @@ class MotionCorrected(dj.Computed):
         shifts = measure_shifts(movie)
         moved = Shifted(movie, shifts)
         top, left = moved.origin.tolist()
-        corrected = PhotonMovie(moved, calibration=movie.calibration, profile=key["profile"])  # the same sensor's noise
+        corrected = PhotonMovie(moved, calibration=movie.calibration, profile=key["profile"])  # same sensor
         self.insert1({**key, "shifts": shifts, "top": top, "left": left, "movie": corrected})
 
 
@@ -218,7 +218,7 @@ class MotionCorrected(dj.Computed):
 
 
 def blocks(movie: Any) -> Iterator[tuple[slice, Any]]:
-    """A movie in blocks of frames: which, and their counts."""
+    """Yield a movie in blocks of frames: their slice and their counts."""
     for start in range(0, len(movie), BLOCK):
         frames = slice(start, min(start + BLOCK, len(movie)))
         yield frames, movie[frames]
@@ -278,13 +278,13 @@ class Trace(dj.Computed):
         self.insert1({**key, "traces": traces})
 
 
-# What follows makes the recordings, runs the pipeline, and compares with the truth.
+# The rest makes the recordings, runs the pipeline, and compares with the truth.
 
 
 def specification(seed: int, focal_depth_um: float = 160.0, n_frames: int = 300) -> Spec:
-    """The two-photon preset with a thin layer of bright cells that hardly overlap, and a smooth neuropil.
+    """Return the two-photon preset with a thin layer of bright cells that hardly overlap, and a smooth neuropil.
 
-    As it is, the preset has most of its cells out of focus, and few that a threshold on the mean image can find.
+    In the unchanged preset most cells are out of focus, and a threshold on the mean image finds few of them.
     """
     changes: dict[str, dict[str, Any]] = {
         "place_neurons": {
@@ -303,7 +303,7 @@ def specification(seed: int, focal_depth_um: float = 160.0, n_frames: int = 300)
 
 
 def record(folder: Path, volume_of: int | None = None) -> dict[int, Simulation]:
-    """Enter a mouse with two sessions, whose TIFF stacks the simulator writes; gives the truth by session."""
+    """Insert a mouse with two sessions and write their simulated TIFF stacks; return the truth by session."""
     Mouse.insert1({"mouse": "M1", "sex": "F", "born": datetime.date(2026, 1, 5)})
     simulations = {session: simulate(specification(seed=session)) for session in (1, 2)}
     for session, simulation in simulations.items():
@@ -311,7 +311,7 @@ def record(folder: Path, volume_of: int | None = None) -> dict[int, Simulation]:
         tifffile.imwrite(movie, simulation.observed, photometric="minisblack", metadata={"axes": "TYX"})
         row = {"mouse": "M1", "session": session, "session_date": datetime.date(2026, 3, session), "fps": 30.0}
         row["movie_file"] = str(movie)
-        if session == volume_of:  # the same tissue once more, in three planes
+        if session == volume_of:  # the same tissue again, in three planes
             depths = (154.0, 160.0, 166.0)
             planes = [simulate(specification(session, depth, n_frames=100)).observed for depth in depths]
             tifffile.imwrite(volume, np.stack(planes, axis=1), photometric="minisblack", metadata={"axes": "TZYX"})
@@ -321,12 +321,12 @@ def record(folder: Path, volume_of: int | None = None) -> dict[int, Simulation]:
 
 
 def size(n_bytes: float) -> str:
-    """A number of bytes, to read."""
+    """Format a number of bytes."""
     return f"{n_bytes / 1e6:.2f} MB"
 
 
 def report_storage() -> None:
-    """Original bytes, stored bytes and ratio of every movie: they are in the rows, no store is asked."""
+    """Print original bytes, stored bytes and ratio of every movie, from the rows alone."""
     print(f"\n{'recording':<28}{'profile':<10}{'original':>12}{'stored':>12}{'ratio':>8}")
     for table in (Recording, Archive, MotionCorrected, VolumeRecording):
         for row in table.to_dicts(order_by="KEY"):
@@ -337,10 +337,10 @@ def report_storage() -> None:
 
 
 def compare(key: dict[str, Any], truth: GroundTruth) -> dict[str, float]:
-    """Cells, traces and shifts of one recording against the truth."""
+    """Compare cells, traces and shifts of one recording with the truth."""
     shifts, traces = (MotionCorrected & key).fetch1("shifts"), (Trace & key).fetch1("traces")
     labels, top, left = (ROI * MotionCorrected & key).fetch1("labels", "top", "left")
-    offset = np.median(shifts - truth.shifts, axis=0)  # where the template is, which is anyone's choice
+    offset = np.median(shifts - truth.shifts, axis=0)  # the position of the template, which is arbitrary
     error = np.sqrt(((shifts - truth.shifts - offset) ** 2).sum(axis=1).mean())
     found = np.stack((ROI.Cell & key).to_arrays("row", "col", order_by="cell"), axis=1) - offset
     rows, cols = np.indices(truth.planted.fov_shape)
@@ -364,7 +364,7 @@ def compare(key: dict[str, Any], truth: GroundTruth) -> dict[str, float]:
 
 
 def draw(key: dict[str, Any], truth: GroundTruth, path: Path) -> None:
-    """The mean image with the cells, and the traces of some from both movies over the truth."""
+    """Draw the mean image with the cells, and the traces of six of them from both movies."""
     from matplotlib.figure import Figure
 
     raw, stored = ({**key, "profile": profile} for profile in ("lossless", "standard"))
@@ -392,7 +392,7 @@ def draw(key: dict[str, Any], truth: GroundTruth, path: Path) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the pipeline and print what came of it."""
+    """Run the pipeline and print the results."""
     options = parser(__doc__).parse_args(arguments)
     end_workers_at_once()
     with place(options, schema, "calcium_imaging", ("active", "archive")) as here:

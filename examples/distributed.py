@@ -1,10 +1,10 @@
-"""One pipeline on several processes, one movie on a cluster, and what that comes to for 100 TB.
+"""Run one pipeline on several processes, read one movie on a cluster, and project to 100 TB.
 
     pip install "dj-photon-codecs[examples]"
     python examples/distributed.py
 
-The workers are processes of their own that share nothing but the database and the stores, as they would on machines of
-their own: each runs this file with ``--worker``, and DataJoint's job tables see to it that no two do the same.
+The workers are separate processes that share only the database and the stores, as they would on separate machines. Each
+runs this file with ``--worker``, and DataJoint's job tables ensure that no two do the same.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from _setup import parser, place  # first: it says which package is missing
+from _setup import parser, place  # first, because it says which package is missing
 
 # isort: split
 
@@ -28,13 +28,13 @@ from dask.distributed import Client, LocalCluster
 from dj_photon_codecs import Calibration, calibrate, open_movie, write_movie
 
 TABLES = (Recording, MotionCorrected, ROI, Trace)
-Profile.contents = Profile.contents[:1]  # nothing is compared here
-PATIENCE = 600  # seconds after which the workers are given up
+Profile.contents = Profile.contents[:1]  # no comparison here
+PATIENCE = 600  # seconds to wait for the workers
 
 
 # --8<-- [start:worker]
 def work(schema_name: str) -> None:
-    """What each worker does, on whatever machine: take a job, do it, until there is none left."""
+    """Take jobs and do them until none is left; this runs on every worker."""
     schema.activate(schema_name)
     made = dict.fromkeys((table.__name__ for table in TABLES), 0)
     end = time.monotonic() + PATIENCE
@@ -44,7 +44,7 @@ def work(schema_name: str) -> None:
             made[table.__name__] += done["success_count"]
         if not any(left(table) for table in TABLES):
             break
-        time.sleep(0.2)  # what is left waits for the other workers' results
+        time.sleep(0.2)  # the remaining jobs need results of other workers
     print(" ".join(f"{name}={count}" for name, count in made.items()))
 
 
@@ -52,12 +52,12 @@ def work(schema_name: str) -> None:
 
 
 def left(table: Any) -> int:
-    """How many keys a table has yet to make, those whose make() failed not counted."""
+    """Count the keys that a table has yet to make, without those whose make() failed."""
     return max(0, len(table.key_source - table.proj()) - len(table.jobs.errors))
 
 
 def run_workers(number: int, schema_name: str, environment: dict[str, str]) -> list[str]:
-    """Start workers, wait for them, and give what each has made."""
+    """Start workers, wait for them, and return what each has made."""
     command = [sys.executable, __file__, "--worker", schema_name]
     variables = {**os.environ, **environment}
     workers = [
@@ -72,7 +72,7 @@ def run_workers(number: int, schema_name: str, environment: dict[str, str]) -> l
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the pipeline on workers, read a movie on a cluster, and extrapolate."""
+    """Run the pipeline on workers, read a movie on a cluster, and project to 100 TB."""
     options = parser(__doc__)
     options.add_argument("--workers", type=int, default=2)
     options.add_argument("--worker", metavar="SCHEMA", help="be a worker on that schema; the connection is in DJ_...")
@@ -91,7 +91,7 @@ def main(arguments: list[str] | None = None) -> None:
         print("errors     " + " ".join(f"{table.__name__}={len(table.jobs.errors)}" for table in TABLES))
         print()
         with (
-            LocalCluster(n_workers=chosen.workers, threads_per_worker=1, dashboard_address=None) as cluster,
+            LocalCluster(n_workers=chosen.workers, threads_per_worker=1, dashboard_address=":0") as cluster,
             Client(cluster) as client,
         ):
             read_on_cluster((Recording & {"session": 1, "profile": "standard"}).fetch1("movie"))
@@ -100,24 +100,24 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def read_on_cluster(movie: Any) -> None:
-    """Compute on one movie: the handle goes to the workers, which read their chunks from the store themselves."""
+    """Compute on one movie: workers get the handle and read their chunks from the store."""
     counts = movie.to_dask()
-    mean = counts.mean(axis=0).compute()  # on the cluster, as its client is the current one
+    mean = counts.mean(axis=0).compute()  # on the cluster, because its client is the current one
     print(f"dask       {counts.numblocks[0]} blocks of {counts.chunksize}, one chunk each")
     print(f"           mean image on the cluster as in this process: {np.allclose(mean, movie[:].mean(axis=0))}")
 
 
 def write_on_cluster(folder: Path) -> None:
-    """Store what a cluster computes: each worker computes, encodes and writes blocks of one object each."""
+    """Store what a cluster computes: workers compute, encode and write blocks of one object each."""
     photons = dask.array.random.default_rng(0).poisson(6, size=(256, 512, 512), chunks=(64, 512, 512))
-    counts = (30 * photons + 100).astype(np.uint16)  # no count comes to this process but those of a sample
+    counts = (30 * photons + 100).astype(np.uint16)  # this process gets only a sample of the counts
     stored = write_movie(folder / "from_workers.zarr", counts, calibration=Calibration.given(30, 100))
     objects = -(-len(stored) // (stored.shards or stored.chunks)[0])
     print(f"           {objects} objects written by the workers, a movie of {stored.shape}: {stored.verify()}\n")
 
 
 def measure(client: Client, folder: Path, workers: int) -> tuple[float, float, float]:
-    """Ratio of a movie of 512 x 512, and bytes of counts that are written and read in a second of one core's time."""
+    """Measure the ratio of a 512 x 512 movie, and the bytes of counts written and read per second of one core."""
     rng = np.random.default_rng(0)
     brightness = rng.uniform(2, 10, size=(512, 512))  # photons
     counts = (30 * rng.poisson(brightness, size=(128, 512, 512)) + 100).astype(np.uint16)
@@ -130,21 +130,21 @@ def measure(client: Client, folder: Path, workers: int) -> tuple[float, float, f
 
 
 def write(path: Path, counts: Any) -> float:
-    """Store a movie; gives the seconds of processor time that it took.
+    """Store a movie and return the processor time in seconds.
 
     Without those of measuring the noise, about 0.3 seconds for a movie of any length, which weigh nothing in long ones.
     """
     noise = calibrate(counts)
-    write_movie(path.with_suffix(".warm"), counts[:16], calibration=noise)  # the first time, code is loaded
+    write_movie(path.with_suffix(".warm"), counts[:16], calibration=noise)  # the first time also loads code
     start = time.process_time()
     write_movie(path, counts, calibration=noise)
     return time.process_time() - start
 
 
 def read_all(path: Path) -> float:
-    """Read a movie frame by frame; gives the seconds of processor time that it took."""
+    """Read a movie frame by frame and return the processor time in seconds."""
     open_movie(path)[:16]
-    movie = open_movie(path)  # a new handle, with nothing in its cache
+    movie = open_movie(path)  # a new handle with an empty cache
     start = time.process_time()
     for _ in movie.frames():
         pass
@@ -152,8 +152,8 @@ def read_all(path: Path) -> float:
 
 
 def project(ratio: float, write_rate: float, read_rate: float) -> None:
-    """What was measured, in proportion: cores that do nothing else, and a store that keeps up with them."""
-    total, shard, movie = 100e12, 64 * 2**20, 57e9  # a movie of an hour: 512 x 512 pixels, 30 frames a second
+    """Project the measurement to 100 TB, for cores that do nothing else and a store that keeps up."""
+    total, shard, movie = 100e12, 64 * 2**20, 57e9  # a movie of an hour: 512 x 512 pixels at 30 frames per second
     speed = f"{write_rate / 1e6:.0f} MB/s written and {read_rate / 1e6:.0f} MB/s read by a core"
     print(f"measured   {ratio:.2f} times smaller, {speed}")
     print(f"100 TB     {total / ratio / 1e12:.1f} TB stored, {total / shard:.2g} objects, {total / movie:.0f} rows")

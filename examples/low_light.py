@@ -1,10 +1,10 @@
-"""A low-light pipeline: single molecules are localised and linked, and their diffusion coefficient is measured.
+"""Run a low-light pipeline: localise single molecules, link them into tracks, and measure their diffusion.
 
     pip install "dj-photon-codecs[examples]"
     python examples/low_light.py
 
-The recordings are simulated with a known diffusion coefficient. Each is stored twice, at half a noise standard
-deviation and losslessly, and both go through the same tables.
+The recordings are simulated with a known diffusion coefficient. Each is stored twice, with a step of half a noise
+standard deviation and without loss, and both go through the same tables.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from _setup import parser, place  # first: it says which package is missing
+from _setup import parser, place  # first, because it says which package is missing
 
 # isort: split
 
@@ -28,9 +28,9 @@ from dj_photon_codecs.simulation.video import write_blocks
 
 schema = dj.Schema()
 
-THRESHOLD = 5.0  # noise standard deviations of the filtered frame: with unit noise, one number holds for every movie
-RADIUS = 3  # pixels around a peak that are fitted: 7 x 7
-FARTHEST_UM = 0.35  # that a molecule is looked for in the next frame: 4.5 standard deviations of its step
+THRESHOLD = 5.0  # noise standard deviations of the filtered frame; with unit noise, one number suits every movie
+RADIUS = 3  # pixels around a peak to fit: 7 x 7
+FARTHEST_UM = 0.35  # search radius for a molecule in the next frame: 4.5 standard deviations of its step
 SHORTEST = 5  # frames: shorter tracks say little about motion
 LAGS = 5  # of the mean squared displacement
 
@@ -51,13 +51,13 @@ class Acquisition(dj.Manual):
     acquisition : int32
     ---
     pixel_size_um : float64
-    fps : float64                    # frames per second; exposed all the time
+    fps : float64                    # frames per second, with the shutter always open
     movie : <photon@imaging>
     """
 
 
 def filtered(frame: Any) -> Any:
-    """A stabilised frame averaged over a spot less its surroundings, in standard deviations of its noise."""
+    """Filter a stabilised frame for spots: a spot minus its surroundings, in noise standard deviations."""
     spot = gaussian_filter(frame, 1.0) - gaussian_filter(frame, 4.0)
     weights = np.zeros((33, 33))
     weights[16, 16] = 1
@@ -66,7 +66,7 @@ def filtered(frame: Any) -> Any:
 
 
 def find_peaks(frame: Any) -> Any:
-    """Rows and columns of the local maxima above the threshold, without those at the edges: (spot, 2)."""
+    """Return rows and columns of local maxima above the threshold, except at the edges: (spot, 2)."""
     image = filtered(frame)
     peaks = (image == maximum_filter(image, 2 * RADIUS + 1)) & (image > THRESHOLD)
     peaks[:RADIUS], peaks[-RADIUS:], peaks[:, :RADIUS], peaks[:, -RADIUS:] = False, False, False, False
@@ -74,19 +74,19 @@ def find_peaks(frame: Any) -> Any:
 
 
 def model(parameters: Any, gain: float, zero_level: float) -> Any:
-    """Stabilised 7 x 7 images of 2D Gaussians: row, column, width, photons and background of each (spot, 5)."""
+    """Return stabilised 7 x 7 images of 2D Gaussians from row, column, width, photons, background (spot, 5)."""
     row, col, width, photons, background = (column[:, None, None] for column in parameters.T)
     y, x = np.mgrid[-RADIUS : RADIUS + 1, -RADIUS : RADIUS + 1]
     spot = np.exp(-((y - row) ** 2 + (x - col) ** 2) / (2 * width**2)) / (2 * np.pi * width**2)
     light = np.maximum(photons * spot + background, 0.0)
-    return generalized_anscombe(light * gain + zero_level, gain=gain, offset=zero_level)
+    return generalized_anscombe(light * gain + zero_level, conversion_gain=gain, zero_level=zero_level)
 
 
 def fit(windows: Any, gain: float, zero_level: float) -> Any:
-    """Fit a 2D Gaussian to each stabilised window (spot, 7, 7), all at once by damped Gauss-Newton steps: (spot, 5).
+    """Fit a 2D Gaussian to each stabilised window (spot, 7, 7) by damped Gauss-Newton steps; return (spot, 5).
 
-    The model is stabilised, and not the movie brought back to counts. The noise of every pixel is 1 there, so that
-    plain least squares weighs pixels right, nearly as maximum likelihood with Poisson's law does.
+    The model is stabilised too, so nothing is transformed back to counts. Every pixel then has noise 1, and plain
+    least squares weights pixels nearly as well as maximum likelihood with Poisson's law.
     """
     low, high = np.array([-RADIUS, -RADIUS, 0.5, 10.0, 0.0]), np.array([RADIUS, RADIUS, 2.5, 1e5, 1e3])
     steps = np.array([1e-3, 1e-3, 1e-3, 0.1, 0.01])
@@ -134,7 +134,7 @@ class LocalizedMolecules(dj.Computed):
         where = np.array(places, np.float64)
         where[:, 1:] = (where[:, 1:] + found[:, :2] + 0.5) * pixel  # the centre of pixel i is at i + 0.5
         molecules = np.column_stack([where, found[:, 2] * pixel, found[:, 3]])
-        sharp = (np.abs(found[:, :2]).max(axis=1) < 1.5) & (found[:, 2] < 2.0)  # others are two molecules, or none
+        sharp = (np.abs(found[:, :2]).max(axis=1) < 1.5) & (found[:, 2] < 2.0)  # the others are two molecules or none
         self.insert1({**key, "n_molecules": int(sharp.sum()), "molecules": molecules[sharp]})
 
 
@@ -169,7 +169,7 @@ class Track(dj.Computed):
 
 
 def link(molecules: Any) -> list[list[int]]:
-    """Tracks as indices of molecules: each to the nearest in the next frame, if each is the other's nearest."""
+    """Link each molecule to the nearest in the next frame, if each is the other's nearest; return lists of indices."""
     frames = [np.flatnonzero(molecules[:, 0] == frame) for frame in range(int(molecules[:, 0].max()) + 1)]
     finished: list[list[int]] = []
     open_tracks = {index: [index] for index in frames[0].tolist()}
@@ -217,22 +217,22 @@ class Diffusion(dj.Computed):
 
 
 def displacements(path: Any) -> tuple[Any, Any]:
-    """Sum and number of the squared displacements of one track at each lag."""
+    """Return sum and number of the squared displacements of a track at each lag."""
     squares = [((path[lag:] - path[:-lag]) ** 2).sum(axis=1) for lag in range(1, LAGS + 1)]
     return np.array([s.sum() for s in squares]), np.array([len(s) for s in squares])
 
 
 # --8<-- [start:diffusion]
 def fit_diffusion(sums: Any, counts: Any, interval: float) -> tuple[float, float]:
-    """Diffusion coefficient and localisation error from a line through the mean squared displacements.
+    """Fit diffusion coefficient and localisation error to the mean squared displacements.
 
-    In two dimensions MSD(n) = 4 D (n - 2 R) dt + 4 s^2: the molecule moves during the exposure, which takes away
-    8 R D dt, with R = 1/6 for a shutter that is always open, and each position is off by s along each axis (A. J.
+    In two dimensions MSD(n) = 4 D (n - 2 R) dt + 4 s^2. Motion during the exposure subtracts 8 R D dt, with R = 1/6
+    for a shutter that is always open, and s is the localisation error along each axis (A. J.
     Berglund, Physical Review E 82 (2010), 011917; X. Michalet and A. J. Berglund, Physical Review E 85 (2012),
-    061916). Neither changes the slope, so that D does not depend on them; s comes from the intercept.
+    061916). Neither changes the slope, so D does not depend on them; s comes from the intercept.
     """
     lags, msd, n = np.arange(1, LAGS + 1), sums.sum(axis=0) / counts.sum(axis=0), counts.sum(axis=0)
-    weight = np.sqrt(n / lags) / msd  # displacements that overlap count once
+    weight = np.sqrt(n / lags) / msd  # count overlapping displacements once
     slope, intercept = np.polyfit(lags * interval, msd, 1, w=weight)
     squared = (intercept + 8 / 6 * (slope / 4) * interval) / 4
     return float(slope / 4), float(np.sqrt(max(squared, 0.0)))
@@ -241,13 +241,13 @@ def fit_diffusion(sums: Any, counts: Any, interval: float) -> tuple[float, float
 # --8<-- [end:diffusion]
 
 
-# What follows makes the recording, runs the pipeline, and compares with the truth.
+# The rest makes the recording, runs the pipeline, and compares with the truth.
 
 CASES = {1: "stored at half a noise standard deviation", 2: "stored losslessly"}
 
 
 def empty_slide(spec: Spec) -> Any:
-    """The counts of the same camera without molecules and in more light."""
+    """Simulate the same camera without molecules and with more light; return its counts."""
     changes: dict[str, dict[str, Any]] = {
         "molecules": {"density_per_um2": 0.0},
         "composite": {"background_photons": 60.0},
@@ -293,7 +293,7 @@ def draw(key: dict[str, Any], truth: float, path: Path) -> None:
 
 
 def render(key: dict[str, Any], path: Path, scale: int = 4) -> None:
-    """The movie enlarged, with a circle around each localisation."""
+    """Write an enlarged video with a circle around each localisation."""
     movie, pixel, fps = (Acquisition & key).fetch1("movie", "pixel_size_um", "fps")
     molecules = (LocalizedMolecules & key).fetch1("molecules")
     black, white = movie.calibration.zero_level, float(np.percentile(movie[0], 99.8))
@@ -313,7 +313,7 @@ def render(key: dict[str, Any], path: Path, scale: int = 4) -> None:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Run the pipeline and print what came of it."""
+    """Run the pipeline and print the results."""
     options = parser(__doc__).parse_args(arguments)
     spec = presets.single_molecule_tirf(seed=1, n_frames=200)
     simulation = simulate(spec)
@@ -322,8 +322,8 @@ def main(arguments: list[str] | None = None) -> None:
     with place(options, schema, "low_light", ("imaging",)):
         Sample.insert1({"sample": "membrane", "description": "simulated fluorophores in a supported bilayer"})
         row = {"sample": "membrane", "pixel_size_um": spec.acquisition.pixel_size_um, "fps": spec.acquisition.fps}
-        # Bright spots that jump from pixel to pixel are no place to measure noise: calibrate(simulation.observed) says
-        # so, and refuses. The noise is the camera's, whatever it looks at: a recording of an empty slide will do.
+        # Bright spots that jump from pixel to pixel make it impossible to measure noise, and calibrate() says so. The
+        # noise belongs to the camera, whatever it looks at, so a recording of an empty slide will do.
         noise = calibrate(empty_slide(spec))
         for number, profile in ((1, "standard"), (2, "lossless")):
             movie = PhotonMovie(simulation.observed, calibration=noise, profile=profile)
@@ -353,7 +353,7 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def true_error(molecules: Any, truth: Any) -> float:
-    """How far localisations are from the nearest molecule that is lit, along one axis; robust against misses [um]."""
+    """Return the error of localisations along one axis, to the nearest visible molecule; robust against misses [um]."""
     errors = []
     for frame in range(truth.photons.shape[1]):
         lit = truth.positions_um[truth.photons[:, frame] > 0, frame]

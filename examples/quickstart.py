@@ -1,8 +1,8 @@
-"""First run: a calcium movie goes into DataJoint, and comes back lazily and several times smaller.
+"""Store a two-photon recording in DataJoint, fetch it lazily, and compare.
 
     pip install -e ".[demo]" && python examples/quickstart.py
 
-No database server and no account needed: all is in a temporary folder, but for the picture that it leaves.
+It needs no database server and no account. Everything is in a temporary folder, except the picture that it leaves.
 """
 
 import os
@@ -23,15 +23,14 @@ from dj_photon_codecs import Calibration, PhotonArray
 from dj_photon_codecs.embedded import embedded_database
 
 HERE = Path(__file__).parent
-MOVIE = HERE / "data" / "minisim_12bit.tif"
+MOVIE = HERE / "data" / "fmi_two_photon.tif"
 PICTURE = HERE / "output" / "quickstart.png"
-SENSOR_GAIN = 2.0  # ADU per electron: the recording is simulated, so the truth is known
 
 
-def main(picture: Path = PICTURE) -> dict[str, float]:
-    """Store the movie, fetch it, compare; gives the numbers that it prints."""
+def main(picture: Path = PICTURE) -> dict[str, Any]:
+    """Store the movie, fetch it, compare; return the printed numbers."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder, embedded_database(folder):
-        # Where the frames go. In a lab this is a shared disk or an S3 bucket, named in datajoint.json.
+        # The frames go here. In a lab this is a shared disk or an S3 bucket, named in datajoint.json.
         store = Path(folder) / "store"
         store.mkdir()
         dj.config.stores = {"default": "imaging", "imaging": {"protocol": "file", "location": str(store)}}
@@ -53,21 +52,23 @@ def main(picture: Path = PICTURE) -> dict[str, float]:
     before, after = numbers["bytes before"] / 1e6, numbers["bytes after"] / 1e6
     print(f"movie             {movie.shape[0]} frames of {movie.shape[1]} x {movie.shape[2]}, {movie.dtype}")
     print(f"size              {before:.2f} MB before, {after:.2f} MB after: {numbers['ratio']:.2f} times smaller")
-    print(f"conversion gain   {numbers['gain']:.2f} ADU per electron found, the sensor's is {SENSOR_GAIN:.2f}")
-    print(f"largest error     {numbers['largest error']:.2f} noise standard deviations")
+    print(f"noise             {numbers['verdict']}, variance over mean {numbers['gain']:.0f} ADU")
+    print(f"largest change    {numbers['largest change']:.2f} noise standard deviations")
+    print(f"change of means   {numbers['change of the mean']:+.4f} noise standard deviations")
     print(f"one random frame  {numbers['frame ms']:.1f} ms")
     print(f"picture           {picture}")
     return numbers
 
 
-def compare(movie: Any, fetch: Callable[[], PhotonArray], picture: Path) -> dict[str, float]:
-    """What a user wants to know before trusting a codec with a movie."""
-    stored = fetch()  # a handle: nothing is read before the first frame is asked for
-    error = np.abs(stored[:].astype(float) - movie) / noise(movie, stored.calibration)
+def compare(movie: Any, fetch: Callable[[], PhotonArray], picture: Path) -> dict[str, Any]:
+    """Compare the stored movie with the original, as a user would before trusting a codec."""
+    stored = fetch()  # a lazy handle; nothing has been read yet
+    counts = stored[:].astype(float)
+    change = (counts - movie) / noise(np.maximum(counts, movie), stored.calibration)
     draw(movie, stored, picture)
     seconds = []
     for frame in np.random.default_rng(0).integers(len(movie), size=20):
-        handle = fetch()  # a new one, with nothing in its cache
+        handle = fetch()  # a new handle with an empty cache
         start = time.perf_counter()
         handle[int(frame)]
         seconds.append(time.perf_counter() - start)
@@ -76,19 +77,20 @@ def compare(movie: Any, fetch: Callable[[], PhotonArray], picture: Path) -> dict
         "bytes after": movie.nbytes / stored.compression_ratio,
         "ratio": stored.compression_ratio,
         "gain": stored.calibration.conversion_gain,
-        "largest error": float(error.max()),
+        "verdict": stored.calibration.verdict,
+        "largest change": float(np.abs(change).max()),
+        "change of the mean": float(change.mean()),
         "frame ms": 1000 * float(np.median(seconds)),
     }
 
 
 def noise(counts: Any, model: Calibration) -> Any:
-    """Standard deviation of the noise at a number of counts [ADU]."""
-    photons = np.maximum((counts - model.zero_level) / model.conversion_gain, 0)
-    return model.conversion_gain * np.sqrt(photons + 3 / 8)
+    """Standard deviation of the noise that storage assumes at these counts [ADU]."""
+    return np.sqrt(model.storage_noise.variance(counts))
 
 
 def draw(movie: Any, stored: PhotonArray, picture: Path) -> None:
-    """One frame before and after, what lies between them, and the noise model behind it all."""
+    """Draw one frame before and after, their difference, and the noise model."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -108,9 +110,8 @@ def draw(movie: Any, stored: PhotonArray, picture: Path) -> None:
         axis.set(title=title, xticks=[], yticks=[])
 
     mean, variance, _ = np.transpose(model.curve)
-    ends = np.array([model.zero_level, mean.max()])
-    line = f"variance = {model.conversion_gain:.2f} (mean {'-+'[model.zero_level < 0]} {abs(model.zero_level):.1f})"
-    corner.plot(ends, model.conversion_gain * (ends - model.zero_level), color="C3", label=line)
+    counts_seen = np.linspace(0, mean.max(), 200)
+    corner.plot(counts_seen, model.storage_noise.variance(counts_seen), color="C3", label="assumed by storage")
     corner.scatter(mean, variance, s=8, color="0.3", zorder=3, label="measured in the movie")
     corner.set(title="photon transfer curve", xlabel="mean [ADU]", ylabel="variance [ADU$^2$]")
     corner.legend(loc="upper left")

@@ -1,9 +1,9 @@
-"""Without a database: a TIFF stack becomes a photon Zarr array, which zarr, dask and xarray open.
+"""Convert a TIFF stack to a photon Zarr array, and open it with zarr, dask and xarray. No database is needed.
 
     pip install "dj-photon-codecs[examples]"
     python examples/without_datajoint.py
 
-Whoever opens the array needs this package installed, and not imported: zarr finds the codec by itself.
+Anyone who opens the array needs this package installed, but need not import it: zarr finds the codec.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-sys.path.append(sys.path.pop(0))  # this folder has a distributed.py, which is not the package that dask looks for
+sys.path.append(sys.path.pop(0))  # this folder's distributed.py would hide the package that dask needs
 try:
     import dask.array
     import numpy as np
@@ -29,12 +29,12 @@ TIFF = Path(__file__).parent / "data" / "minisim_12bit.tif"
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Write the array, and open it in four ways."""
+    """Write the array and open it in three ways."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument(
         "tiff", type=Path, nargs="?", default=TIFF, help="TIFF stack with the axes time, height, width"
     )
-    options.add_argument("--zarr", type=Path, help="folder to write, kept; without it the array goes with the script")
+    options.add_argument("--zarr", type=Path, help="folder to write and keep; by default the array is temporary")
     chosen = options.parse_args(arguments)
     with tempfile.TemporaryDirectory() as folder:
         path = chosen.zarr or Path(folder) / "movie.zarr"
@@ -49,7 +49,7 @@ def main(arguments: list[str] | None = None) -> None:
         frame = plain[60]
         print(f"zarr     frame 60: mean {np.mean(frame):.1f} counts")
 
-        lazy = dask.array.from_zarr(path)  # in blocks of one shard; open_movie(path).to_dask() has smaller ones
+        lazy = dask.array.from_zarr(path)  # blocks of one shard; open_movie(path).to_dask() has smaller blocks
         print(f"dask     brightest pixel on average: {lazy.mean(axis=0).max().compute():.1f} counts")
 
         movie = xarray.DataArray(
