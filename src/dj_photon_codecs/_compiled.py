@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
-from numba.core import event
+from numba.core import caching, event
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -41,8 +41,13 @@ def compiled(function: _Function) -> _Function:
 
 
 def _compile(function: _Function, *, cache: bool) -> _Function:
-    loop: _Function = numba.njit(function, cache=cache, nogil=True, error_model="numpy")
-    return loop
+    loop: Any = numba.njit(function, cache=cache, nogil=True, error_model="numpy")
+    if cache:
+        kept = loop._cache
+        kept._cache_file = _MachineCode(
+            kept.cache_path, kept._impl.filename_base, kept._impl.locator.get_source_stamp()
+        )
+    return loop  # type: ignore[no-any-return]
 
 
 @cache
@@ -66,6 +71,34 @@ def _temporary_folder() -> str | None:
         return None
     private = not hasattr(os, "getuid") or (status.st_uid == user and not status.st_mode & 0o077)
     return str(folder) if stat.S_ISDIR(status.st_mode) and private else None
+
+
+class _MachineCode(caching.IndexDataCacheFile):
+    """Keeps the machine code of a loop on disk, one file for each dtype, processor, and version.
+
+    numba numbers the files and keeps an index of them. Two processes that compile a loop for different dtypes at the
+    same time can both take the same number. The index then leads to code that reads the arrays as another dtype: an
+    error, or wrong numbers. Here a file's name says what it holds, the file says it again, and there is no index.
+    """
+
+    def save(self, key: Any, data: Any) -> None:
+        """Keep the machine code for a key. A disk that is full or cannot be written to leaves it in memory only."""
+        try:
+            self._save_data(self._name(key), (key, data))
+        except OSError as error:
+            _LOG.info("the machine code of a loop was not kept: %s", error)
+
+    def load(self, key: Any) -> Any:
+        """Return the machine code for a key, or None if there is none that can be read."""
+        try:
+            held, data = self._load_data(self._name(key))
+        except Exception:  # absent, or damaged: unpickling then raises errors of any kind
+            return None
+        return data if held == key else None
+
+    def _name(self, key: Any) -> str:
+        said = repr((numba.__version__, self._source_stamp, key))
+        return f"{self._index_name.removesuffix('.nbi')}.{hashlib.sha256(said.encode()).hexdigest()[:16]}.nbc"
 
 
 class _FirstUse(event.Listener):
