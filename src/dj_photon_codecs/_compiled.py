@@ -44,9 +44,8 @@ def _compile(function: _Function, *, cache: bool) -> _Function:
     loop: Any = numba.njit(function, cache=cache, nogil=True, error_model="numpy")
     if cache:
         kept = loop._cache
-        kept._cache_file = _MachineCode(
-            kept.cache_path, kept._impl.filename_base, kept._impl.locator.get_source_stamp()
-        )
+        place = kept.cache_path, kept._impl.filename_base, kept._impl.locator.get_source_stamp()
+        kept._cache_file = _MachineCode(*place)  # type: ignore[no-untyped-call]
     return loop  # type: ignore[no-any-return]
 
 
@@ -84,14 +83,14 @@ class _MachineCode(caching.IndexDataCacheFile):
     def save(self, key: Any, data: Any) -> None:
         """Keep the machine code for a key. A disk that is full or cannot be written to leaves it in memory only."""
         try:
-            self._save_data(self._name(key), (key, data))
+            self._save_data(self._name(key), (key, data))  # type: ignore[no-untyped-call]
         except OSError as error:
             _LOG.info("the machine code of a loop was not kept: %s", error)
 
     def load(self, key: Any) -> Any:
         """Return the machine code for a key, or None if there is none that can be read."""
         try:
-            held, data = self._load_data(self._name(key))
+            held, data = self._load_data(self._name(key))  # type: ignore[no-untyped-call]
         except Exception:  # absent, or damaged: unpickling then raises errors of any kind
             return None
         return data if held == key else None
