@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+from typing import Any
 
 # Before datajoint is imported anywhere: a datajoint.json or a variable of the developer's own must not reach the tests.
 os.environ["DJ_IGNORE_CONFIG_FILE"] = "true"
@@ -11,10 +13,15 @@ for _name in [name for name in os.environ if name.startswith("DJ_") and not name
         del os.environ[_name]
 os.environ.update(AWS_EC2_METADATA_DISABLED="true", AWS_DEFAULT_REGION="us-east-1", MPLBACKEND="Agg")
 
+# Started in the background or by nohup, a process ignores these signals, and so do the processes that the tests start.
+_handlers: dict[str, Any] = {"SIGINT": signal.default_int_handler, "SIGHUP": signal.SIG_DFL, "SIGTERM": signal.SIG_DFL}
+for _name, _handler in _handlers.items():
+    if hasattr(signal, _name) and signal.getsignal(getattr(signal, _name)) == signal.SIG_IGN:
+        signal.signal(getattr(signal, _name), _handler)
+
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import pytest
 from hypothesis import settings
