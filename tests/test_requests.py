@@ -10,6 +10,7 @@ import pytest
 
 import killed
 from dj_photon_codecs import PhotonWriter
+from dj_photon_codecs.handle.cache import CACHE
 from faulty import Proxy, faulty_proxy
 from services import S3Server, open_pipeline
 from tables import declare_movies
@@ -65,12 +66,15 @@ def test_reading_asks_for_what_it_needs(recording: Any, proxy: Proxy) -> None:
     assert methods(proxy) == []
     movie[len(movie) // OBJECTS - 1]  # of the other chunk of this object
     assert methods(proxy) == ["GET"]
-    del movie  # and with it what it read, which handles of one movie share
-    np.testing.assert_array_equal(np.stack(list(fetched().frames())), fetched()[:])
+    CACHE.reset()  # handles of one movie share what they read, and a thread may keep a deleted one for a moment
+    frames = np.stack(list(fetched().frames()))
     asked = methods(proxy)
     assert set(asked) == {"GET"}
     # a chunk that is wanted just before its object is there, whole, is asked for by itself: seen once in forty runs
-    assert 0 <= len(asked) - ((1 + CHUNKS + OBJECTS - 1) + OBJECTS) <= 1
+    assert 0 <= len(asked) - (1 + CHUNKS + OBJECTS - 1) <= 1
+    CACHE.reset()
+    np.testing.assert_array_equal(fetched()[:], frames)
+    assert methods(proxy) == ["GET"] * OBJECTS
 
 
 def test_frames_to_the_middle_of_an_object_do_not_fetch_more_than_they_need(recording: Any, proxy: Proxy) -> None:
