@@ -21,7 +21,7 @@ from numcodecs.compat import ensure_bytes, ensure_ndarray
 from zarr.abc.codec import ArrayArrayCodec, ArrayBytesCodec, BytesBytesCodec
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 
-from .._typing import AnyArray
+from .._typing import AnyArray, Box
 from .bounds import chunk_limit, decompressed, exact_size, is_bounded
 from .layout import all_codecs, chunk_shape, shard_shape, sharding
 from .names import (
@@ -61,8 +61,19 @@ class Coder(Protocol):
     def encode(self, array: AnyArray, room: EncodingRoom = np.empty) -> bytes:
         """Encode an array with the shape of ``spec``. Do not call on zarr's event loop: some codecs wait for it."""
 
-    def decode(self, payload: AnyArray, *, first: int = 0, room: Room = new_room, threads: int = 1) -> AnyArray:
+    def decode(
+        self,
+        payload: AnyArray,
+        *,
+        first: int = 0,
+        room: Room = new_room,
+        threads: int = 1,
+        box: Box | None = None,
+    ) -> AnyArray:
         """Decode an array, as :meth:`CodecChain.decode`."""
+
+    def decodes_boxes(self, first: int = 0) -> bool:
+        """Whether :meth:`decode` down to codec number ``first`` decodes a box in less time than everything."""
 
 
 class CodecChain:
@@ -95,17 +106,31 @@ class CodecChain:
             value = step.encode(value, room)
         return value if isinstance(value, bytes) else memoryview(value).tobytes()
 
-    def decode(self, payload: AnyArray, *, first: int = 0, room: Room = new_room, threads: int = 1) -> AnyArray:
+    def decode(
+        self,
+        payload: AnyArray,
+        *,
+        first: int = 0,
+        room: Room = new_room,
+        threads: int = 1,
+        box: Box | None = None,
+    ) -> AnyArray:
         """Decode a payload (uint8). Do not call on zarr's event loop: all but the common codecs wait for it.
 
         Decoding stops after undoing codec number ``first``; the codecs before it stay applied. ``threads`` is the most
-        threads that one chunk may use. Raises DamagedChunkError if a compressor would produce more than the limit;
-        codecs raise errors of any type.
+        threads that one chunk may use. With a ``box``, everything outside it may be zeros; only for chains that
+        :meth:`decodes_boxes`. Raises DamagedChunkError if a compressor would produce more than the limit; codecs raise
+        errors of any type.
         """
         value = payload
         for number in range(len(self.steps) - 1, first - 1, -1):
-            value = self.steps[number].decode(value, self._limit, partial(room, number), threads)
+            wanted = box if number == first else None
+            value = self.steps[number].decode(value, self._limit, partial(room, number), threads, wanted)
         return value
+
+    def decodes_boxes(self, first: int = 0) -> bool:
+        """Whether :meth:`decode` down to codec number ``first`` decodes a box in less time than everything."""
+        return first < len(self.steps) and getattr(self.steps[first].codec, "decodes_boxes", False)
 
     def encoded_size(self, n_bytes: int) -> int:
         """Return the encoded size of ``n_bytes``; only for codecs with a fixed output size."""
@@ -154,7 +179,12 @@ class _Step:
         return found.as_numpy_array()
 
     def decode(
-        self, value: AnyArray, limit: int, room: Callable[[int, npt.DTypeLike], AnyArray], threads: int
+        self,
+        value: AnyArray,
+        limit: int,
+        room: Callable[[int, npt.DTypeLike], AnyArray],
+        threads: int,
+        box: Box | None = None,
     ) -> AnyArray:
         """Undo the codec, in this thread for the common codecs, on zarr's event loop for all others."""
         if self.bounded is not None:
@@ -174,7 +204,8 @@ class _Step:
             elements: AnyArray = value.view(stored).reshape(self.spec.shape)
             return elements.astype(stored.newbyteorder("="), copy=False)
         if hasattr(self.codec, "decode_now"):
-            decoded: AnyArray = self.codec.decode_now(value, self.spec, room, threads)
+            part = () if box is None else (box,)
+            decoded: AnyArray = self.codec.decode_now(value, self.spec, room, threads, *part)
             return decoded
         prototype = self.spec.prototype
         given: Any = (
@@ -232,7 +263,19 @@ class V2Chain:
         content: bytes = ensure_bytes(value)
         return content
 
-    def decode(self, payload: AnyArray, *, first: int = 0, room: Room = new_room, threads: int = 1) -> AnyArray:
+    def decodes_boxes(self, first: int = 0) -> bool:
+        """Return False: these codecs decode everything."""
+        return False
+
+    def decode(
+        self,
+        payload: AnyArray,
+        *,
+        first: int = 0,
+        room: Room = new_room,
+        threads: int = 1,
+        box: Box | None = None,
+    ) -> AnyArray:
         """Decode a payload; raises what the codecs raise, and DamagedChunkError beyond the limit."""
         value: Any = payload
         for codec in reversed(self._codecs):

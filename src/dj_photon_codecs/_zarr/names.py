@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Coroutine, Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager, suppress
+from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
@@ -59,8 +60,9 @@ T = TypeVar("T")
 _LOG = logging.getLogger("dj_photon_codecs")
 
 
+@cache
 def zarr_dtype(dtype: np.dtype[Any]) -> Any:
-    """Return zarr's data type object for a numpy dtype."""
+    """Return zarr's data type object for a numpy dtype; zarr's search takes as long as reading a small chunk."""
     return get_data_type_from_native_dtype(dtype)
 
 

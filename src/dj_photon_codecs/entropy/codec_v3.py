@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 
 from zarr.abc.codec import ArrayBytesCodec
 
-from .._typing import AnyArray
+from .._typing import AnyArray, Box
 from .._zarr import ArraySpec, Buffer, EncodingRoom, NDBuffer
 from ..errors import ConfigurationError
 from .coder import Room, check_dtype, decode, encode
@@ -30,6 +30,8 @@ class RansCodec(ArrayBytesCodec):
     """
 
     is_fixed_size: ClassVar[bool] = False  # type: ignore[misc]  # zarr declares a plain attribute
+    #: ``decode_now`` takes a box.
+    decodes_boxes: ClassVar[bool] = True
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
@@ -79,6 +81,8 @@ class RansCodec(ArrayBytesCodec):
         codes = await asyncio.to_thread(decode, chunk_bytes.as_numpy_array(), chunk_spec.shape, dtype)
         return chunk_spec.prototype.nd_buffer.from_numpy_array(codes)
 
-    def decode_now(self, payload: AnyArray, chunk_spec: ArraySpec, room: Room, threads: int) -> AnyArray:
-        """Decode a payload, using the calling thread and up to ``threads - 1`` others."""
-        return decode(payload, chunk_spec.shape, chunk_spec.dtype.to_native_dtype(), room, threads)
+    def decode_now(
+        self, payload: AnyArray, chunk_spec: ArraySpec, room: Room, threads: int, box: Box | None = None
+    ) -> AnyArray:
+        """Decode a payload or a box of it, using the calling thread and up to ``threads - 1`` others."""
+        return decode(payload, chunk_spec.shape, chunk_spec.dtype.to_native_dtype(), room, threads, box)

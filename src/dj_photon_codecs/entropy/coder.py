@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from .._threads import do_all, rooms
-from .._typing import AnyArray
+from .._typing import AnyArray, Box
 from ..errors import ConfigurationError, DamagedChunkError
 from .model import SCALE, offset_pattern, rows_of_band
 from .payload import CODED, PLAIN, PLAIN_HEADER, Payload
@@ -52,10 +52,12 @@ def decode(
     dtype: np.dtype[Any],
     room: Room = np.empty,
     threads: int = 1,
+    box: Box | None = None,
 ) -> AnyArray:
     """Decode a payload to a writable, C-contiguous array in native byte order.
 
-    ``room`` allocates the output array. Up to ``threads`` threads decode bands in parallel.
+    ``room`` allocates the output array. Up to ``threads`` threads decode bands in parallel. With a ``box``, the codes
+    outside it may be zeros, and alterations there may go unnoticed.
 
     Raises DamagedChunkError if the payload is truncated or detectably altered, and ConfigurationError if the dtype is
     not supported. Some alterations decode to other codes without an error; checksums catch those.
@@ -79,8 +81,8 @@ def decode(
     if not math.prod(shape):
         raise DamagedChunkError(f"a coded payload for the shape {shape}, which has no pixels")
     coded = Payload.parse(content, _cube(shape), dtype)
-    codes = room(math.prod(shape), dtype).reshape(_cube(shape))
-    _decode(coded, content, codes, threads)
+    codes = (room if box is None else np.zeros)(math.prod(shape), dtype).reshape(_cube(shape))
+    _decode(coded, content, codes, threads, box or Box(len(codes), 0, codes.shape[1]))
     return codes.reshape(shape)
 
 
@@ -131,8 +133,8 @@ def _le(stream: npt.NDArray[np.uint16]) -> Any:
     return stream.astype("<u2", copy=False).data
 
 
-def _decode(coded: Payload, content: AnyArray, codes: AnyArray, threads: int) -> None:
-    """Decode a payload into ``codes``, shape (time, rows, columns)."""
+def _decode(coded: Payload, content: AnyArray, codes: AnyArray, threads: int, box: Box) -> None:
+    """Decode the bands and frames of a box into ``codes``, shape (time, rows, columns)."""
     from . import decoder, tables
 
     words = rooms.take("payload", (content.size + 1) // 2 + decoder.PADDING, np.uint16)
@@ -143,16 +145,17 @@ def _decode(coded: Payload, content: AnyArray, codes: AnyArray, threads: int) ->
     unsigned, _ = _unsigned(codes)
     unsigned[coded.blank_frames] = coded.blank_codes.astype(unsigned.dtype)[:, None, None]
     frames, columns = np.delete(np.arange(len(codes)), coded.blank_frames), codes.shape[2]
+    n_frames = int(np.searchsorted(frames, box.frames))
 
     def decode_bands(bands: npt.NDArray[np.int64]) -> None:
         slots = rooms.take("slots", coded.n_tables * SCALE, np.uint32)
         problem, where = decoder.decode_chunk(
             words, coded.packed, coded.n_tables, coded.directory, coded.places, bands, coded.model, frames,
-            coded.band_rows, offset_pattern(coded.model.dithered, columns), unsigned, slots,
+            n_frames, coded.band_rows, offset_pattern(coded.model.dithered, columns), unsigned, slots,
         )  # fmt: skip
         if problem:
             raise DamagedChunkError(tables.PROBLEMS[problem].format(where))
 
-    if frames.size:
-        bands = np.arange(len(coded.places))
+    if n_frames:
+        bands = np.arange(box.first_row // coded.band_rows, -(-box.last_row // coded.band_rows))
         do_all(deque(partial(decode_bands, part) for part in np.array_split(bands, min(threads, bands.size))), threads)

@@ -129,10 +129,13 @@ def _add_low(levels: Array, low_bits: Int, words: Array, bit: Int) -> None:
 
 @compiled
 def _pull_band(
-    words: Array, at: Int, band: Array, slots: Array, tables: Array, model: Model, frames: Array, top_row: Int,
-    rows: Int, pattern: Array, out: Array, predicted: Array, symbols: Array,
+    words: Array, at: Int, band: Array, slots: Array, tables: Array, model: Model, frames: Array, n_frames: Int,
+    top_row: Int, rows: Int, pattern: Array, out: Array, predicted: Array, symbols: Array,
 ) -> Any:  # fmt: skip
-    """Decode the band with streams at ``words[at:]``; return False unless the pixels use them up exactly."""
+    """Decode the first ``n_frames`` frames of the band with streams at ``words[at:]``.
+
+    Return False if the streams end too early, or if all frames do not use them up exactly.
+    """
     columns = out.shape[2]
     n_words, n_escapes, states = i64(band[0]), i64(band[1]), band[2:].copy()
     place, end = u64(at), u64(at + n_words)
@@ -146,7 +149,7 @@ def _pull_band(
     highest, contexts = i32(top << FRACTION), contexts_of(model)
     base, low_bits, bit = i32(model.base), i64(model.low_bits), i64(0)
     escaped, strayed = i64(0), i32(0)
-    for t in range(frames.size):
+    for t in range(n_frames):
         phase, weight, rate = weights(t, model)
         start = place_of(frames[t], top_row, out.shape[1], columns)
         step = 1 if t == 0 else BLOCK_ROWS
@@ -183,19 +186,22 @@ def _pull_band(
                 line = out[frames[t], top_row + y]
                 for i in range(columns):
                     line[i] = i32(levels[i] + base)
+    if n_frames < frames.size:
+        return strayed == i32(0)
     return place == end and escaped == n_escapes and strayed == i32(0) and (states == _LOW).all()
 
 
 @compiled
 def decode_chunk(
     words: Array, packed: Array, n_tables: Int, directory: Array, places: Array, bands: Array, model: Model,
-    frames: Array, band_rows: Int, pattern: Array, out: Array, slots: Array,
+    frames: Array, n_frames: Int, band_rows: Int, pattern: Array, out: Array, slots: Array,
 ) -> Any:  # fmt: skip
     """Decode the given bands of a chunk into ``out``, shape (time, rows, columns).
 
     ``words`` is the whole payload as uint16, followed by ``PADDING`` zeros; ``packed``, ``directory`` and ``places``
-    are fields of :class:`~.payload.Payload`. ``frames`` holds the indices of the frames that are not blank. ``slots``
-    is scratch space for the slots of all tables, uint32, shape (tables * 4096,).
+    are fields of :class:`~.payload.Payload`. ``frames`` holds the indices of the frames that are not blank; the first
+    ``n_frames`` of these are decoded. ``slots`` is scratch space for the slots of all tables, uint32, shape
+    (tables * 4096,).
 
     Returns an index into :data:`~.tables.PROBLEMS`, 0 if the payload is valid, and the number of the table or band.
     """
@@ -209,7 +215,7 @@ def decode_chunk(
     for band in bands:
         top_row = band * band_rows
         whole = _pull_band(
-            words, places[band], directory[band], slots, tables, model, frames, top_row,
+            words, places[band], directory[band], slots, tables, model, frames, n_frames, top_row,
             min(band_rows, rows - top_row), pattern, out, predicted, symbols,
         )  # fmt: skip
         if not whole:

@@ -16,7 +16,7 @@ import zarr
 from .._lazy import cached_property
 from .._system import n_cores
 from .._threads import Group, wait
-from .._typing import AnyArray, Json
+from .._typing import AnyArray, Box, Json
 from .._zarr import ArrayMetadata, AsyncArray, SelectionArray, StorePath, parse_metadata, submit
 from ..anscombe.tables import prepare
 from ..calibration import Calibration
@@ -177,7 +177,8 @@ class PhotonArray(LazyArray, _ZarrArray):  # type: ignore[misc, override]  # sha
         index = int(selection) + (self.shape[0] if selection < 0 else 0)
         if grid.chunk[1:] != grid.shape[1:] or not 0 <= index < grid.shape[0] or self._reader.lost:
             return None
-        chunk = self._chunks.peek((index // grid.chunk[0], *(0,) * (len(grid.shape) - 1)))
+        box = Box(index % grid.chunk[0] + 1, 0, math.prod(grid.chunk[1:-1]))
+        chunk = self._chunks.peek((index // grid.chunk[0], *(0,) * (len(grid.shape) - 1)), box)
         if chunk is None:
             return None
         frame = np.empty(grid.shape[1:], self.dtype)

@@ -56,10 +56,11 @@ class ChunkCache:
         """Add a chunk and evict the least recently used ones."""
         with self._lock:
             self._forget_dropped()
-            if key in self._chunks:
+            held = self._chunks.get(key)
+            if held is not None and held.has(chunk.box):
                 return
             self._chunks[key] = chunk
-            self._bytes += chunk.nbytes
+            self._bytes += chunk.nbytes - (0 if held is None else held.nbytes)
             self._shrink()
 
     def resize(self, max_bytes: int) -> None:

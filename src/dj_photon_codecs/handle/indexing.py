@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._typing import AnyArray
+from .._typing import AnyArray, Box
 from ..storage.decoded import Chunk
 from ..storage.grid import ChunkGrid, Coords
 
@@ -127,11 +127,25 @@ class Selection:
                 all(part.whole for part in parts),
             )
 
+    def box(self, part: Part, grid: ChunkGrid) -> Box | None:
+        """Return the box of its chunk that :meth:`copy` needs for a part; None if it needs everything."""
+        if part.whole or len(grid.chunk) < 2 or not self._is_box(part):
+            return None
+        rows = math.prod(grid.chunk[1:-1])
+        if len(grid.chunk) == 2 or rows != grid.chunk[-2]:  # several planes: their rows follow each other
+            return Box(part.inner[0].stop, 0, rows)
+        return Box(part.inner[0].stop, part.inner[-2].start, part.inner[-2].stop)
+
+    def _is_box(self, part: Part) -> bool:
+        """Whether a part is a box with its axes in order, not single points."""
+        axes = [axis for dimension in self.dimensions for axis in dimension.axes]
+        return axes == sorted(axes) and all(isinstance(s, slice) for s in (*part.inner, *part.outer))
+
     def copy(self, chunk: Chunk, part: Part, target: AnyArray) -> None:
         """Copy a part from its chunk to its place in an array of :attr:`shape`."""
         axes = [axis for dimension in self.dimensions for axis in dimension.axes]
         box = target.reshape([dimension.size for dimension in self.dimensions])[self.flips]
-        if axes == list(range(len(axes))) and all(isinstance(s, slice) for s in (*part.inner, *part.outer)):
+        if self._is_box(part):
             chunk.copy(part.inner, box[part.outer])
             return
         found = chunk.counts().transpose(axes)[tuple(s if isinstance(s, slice) else slice(None) for s in part.inner)]

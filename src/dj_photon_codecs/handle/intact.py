@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from .._typing import Box
 from ..errors import DamagedChunkError, MissingChunkError
 from ..storage.decoded import Chunk
 from ..storage.grid import Coords
@@ -24,12 +25,12 @@ class _Intact:
     def admitted(self) -> None:
         self._chunks.admitted()
 
-    def peek(self, coords: Coords) -> Chunk | None:
-        return self._chunks.peek(coords)
+    def peek(self, coords: Coords, box: Box | None = None) -> Chunk | None:
+        return self._chunks.peek(coords, box)
 
-    def get(self, coords: Coords, *, keep: bool = True, threads: int = 1) -> Chunk:
+    def get(self, coords: Coords, *, keep: bool = True, threads: int = 1, box: Box | None = None) -> Chunk:
         try:
-            return self._chunks.get(coords, keep=keep, threads=threads)
+            return self._chunks.get(coords, keep=keep, threads=threads, box=box)
         except (MissingChunkError, DamagedChunkError) as error:
             return self.checked(coords, error)
 

@@ -20,7 +20,7 @@ import numpy as np
 
 from .._system import n_cores
 from .._threads import REQUESTS, Group, do_all, rooms
-from .._typing import AnyArray
+from .._typing import AnyArray, Box
 from ..errors import MissingChunkError
 from ..storage.chunks import ChunkReader
 from ..storage.decoded import Chunk
@@ -57,11 +57,11 @@ class Chunks(Protocol):
     def admitted(self) -> None:
         """Return if chunks may be read, and raise if not."""
 
-    def peek(self, coords: Coords) -> Chunk | None:
-        """Return a chunk if it is in memory."""
+    def peek(self, coords: Coords, box: Box | None = None) -> Chunk | None:
+        """Return a chunk if a box of it, or everything, is in memory."""
 
-    def get(self, coords: Coords, *, keep: bool = True, threads: int = 1) -> Chunk:
-        """Return a chunk. With ``keep=False`` it is valid only until this thread reads the next one."""
+    def get(self, coords: Coords, *, keep: bool = True, threads: int = 1, box: Box | None = None) -> Chunk:
+        """Return a chunk that has a box, or everything. With ``keep=False`` this thread's next read overwrites it."""
 
     def checked(self, coords: Coords, found: Found) -> Chunk:
         """Return a chunk or its replacement, or raise its error."""
@@ -88,9 +88,10 @@ class CachedChunks:
         self._under_way = SharedWork[Chunk]()
         weakref.finalize(self, CACHE.drop, self.owner)
 
-    def peek(self, coords: Coords) -> Chunk | None:
-        """Return the chunk if it is in the cache."""
-        return CACHE.get((self.owner, coords))
+    def peek(self, coords: Coords, box: Box | None = None) -> Chunk | None:
+        """Return the chunk if the box, or everything if it is None, is in the cache."""
+        chunk = CACHE.get((self.owner, coords))
+        return chunk if chunk is not None and chunk.has(box) else None
 
     def admitted(self) -> None:
         """Return if chunks may be read, and raise if not."""
@@ -98,25 +99,28 @@ class CachedChunks:
             self._admit()
             self._admitted = True
 
-    def get(self, coords: Coords, *, keep: bool = True, threads: int = 1) -> Chunk:
+    def get(self, coords: Coords, *, keep: bool = True, threads: int = 1, box: Box | None = None) -> Chunk:
         """Return an inner chunk. With ``keep``, concurrent callers share one decoding, and the result is cached.
 
         Callers that copy the whole chunk pass ``keep=False``. The chunk is then decoded into a buffer of this thread,
-        which the next one overwrites. ``threads`` limits the decoding threads.
+        which the next one overwrites. ``threads`` limits the decoding threads. Callers that need only a ``box`` name
+        it; a chunk of which another box is in the cache is decoded whole.
         """
-        chunk = self.peek(coords)
-        if chunk is not None:
-            return chunk
+        held = CACHE.get((self.owner, coords))
+        if held is not None:
+            if held.has(box):
+                return held
+            box = None
         self.admitted()
         if not keep:
             return self.reader.read(coords, rooms.take, threads)
-        return self._under_way.do(coords, partial(self._load, coords, threads))
+        return self._under_way.do((coords, box), partial(self._load, coords, threads, box))
 
-    def _load(self, coords: Coords, threads: int) -> Chunk:
+    def _load(self, coords: Coords, threads: int, box: Box | None) -> Chunk:
         """Read and cache a chunk while the read is still registered, so that later callers find one or the other."""
-        chunk = self.peek(coords)
+        chunk = self.peek(coords, box)
         if chunk is None:
-            chunk = self.reader.read(coords, threads=threads)
+            chunk = self.reader.read(coords, threads=threads, box=box)
             CACHE.put((self.owner, coords), chunk)
         return chunk
 
@@ -186,14 +190,15 @@ def fill(
     parts = list(selection.parts(grid))
     if len(parts) == 1:
         [part] = parts
-        selection.copy(chunks.get(part.chunk, keep=not part.whole, threads=cores), part, target)
+        chunk = chunks.get(part.chunk, keep=not part.whole, threads=cores, box=selection.box(part, grid))
+        selection.copy(chunk, part, target)
         return
 
-    if any(chunks.peek(part.chunk) is None for part in parts):
+    if any(chunks.peek(part.chunk, selection.box(part, grid)) is None for part in parts):
         chunks.admitted()  # once, not in every thread
 
     def one(part: Part) -> None:
-        selection.copy(chunks.get(part.chunk, keep=not part.whole), part, target)
+        selection.copy(chunks.get(part.chunk, keep=not part.whole, box=selection.box(part, grid)), part, target)
 
     def several(stored: Coords, parts: list[Part]) -> None:
         reader.use_object(stored, {part.chunk: partial(use, part) for part in parts})

@@ -7,6 +7,7 @@ Here a missing chunk raises :class:`~dj_photon_codecs.errors.MissingChunkError` 
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Collection
 from concurrent.futures import CancelledError, Future
@@ -18,7 +19,7 @@ import numpy as np
 
 from .._system import is_machine_fault, n_cores
 from .._threads import Group, do_all, rooms, wait
-from .._typing import AnyArray
+from .._typing import AnyArray, Box
 from .._zarr import (
     EMPTY,
     ArrayMetadata,
@@ -43,6 +44,9 @@ T = TypeVar("T")
 
 #: Up to this object limit [bytes], whole objects are requested as a range, so that an oversized one never fills memory.
 _LARGEST_REQUEST = 1 << 28
+
+#: Largest fraction of a chunk that is decoded without the rest.
+_LARGEST_BOX = 0.75
 
 
 def object_format(metadata: ArrayMetadata, label: str) -> ObjectFormat:
@@ -113,10 +117,11 @@ class ChunkReader:
         frames = f"frames {start} to {stop - 1}" if stop - start > 1 else f"frame {start}"
         return f"chunk {coords} ({frames}) in {place}"
 
-    def read(self, coords: Coords, room: Room = new_room, threads: int = 1) -> Chunk:
+    def read(self, coords: Coords, room: Room = new_room, threads: int = 1, box: Box | None = None) -> Chunk:
         """Fetch and decode one inner chunk; it has the full chunk shape even at the edges of the array.
 
-        ``room`` allocates the arrays to decode into, and ``threads`` is the most threads that decoding may use.
+        ``room`` allocates the arrays to decode into, and ``threads`` is the most threads that decoding may use. The
+        chunk has at least the ``box``, or everything if it is None.
 
         Raises
         ------
@@ -127,7 +132,7 @@ class ChunkReader:
         StorageError
             If the store cannot be reached.
         """
-        return self.decode(self._fetch(coords), coords, room, threads)
+        return self.decode(self._fetch(coords), coords, room, threads, box)
 
     def _fetch(self, coords: Coords) -> AnyArray:
         """Fetch the encoded bytes of one inner chunk."""
@@ -306,15 +311,20 @@ class ChunkReader:
             )
         return payload
 
-    def decode(self, payload: AnyArray, coords: Coords, room: Room = new_room, threads: int = 1) -> Chunk:
-        """Decode a chunk, and check that these are the bytes that were written for it."""
+    def decode(
+        self, payload: AnyArray, coords: Coords, room: Room = new_room, threads: int = 1, box: Box | None = None
+    ) -> Chunk:
+        """Decode a chunk or a box of it, and check that these are the bytes that were written for it."""
+        coder, transformed = self.format.coder, self._parameters is not None
+        if box is not None and not (coder.decodes_boxes(int(transformed)) and self._pays(box)):
+            box = None
         try:
-            if self._parameters is None:
-                counts = self.format.coder.decode(payload, room=room, threads=threads)
-                chunk = Chunk(counts if counts.shape == self.spec.shape else counts.reshape(self.spec.shape))
-            else:
-                codes = self.format.coder.decode(payload, first=1, room=room, threads=threads)
-                chunk = chunk_of(codes.reshape(self.spec.shape), self._parameters, self._dtype)
+            decoded = coder.decode(payload, first=int(transformed), room=room, threads=threads, box=box)
+            decoded = decoded if decoded.shape == self.spec.shape else decoded.reshape(self.spec.shape)
+            chunk = Chunk(decoded)
+            if self._parameters is not None:
+                chunk = chunk_of(decoded, self._parameters, self._dtype)
+            chunk = chunk._replace(box=box)
         except Exception as error:  # whatever a codec raises on altered bytes
             if isinstance(error, PhotonCodecError) and not isinstance(error, DamagedChunkError):
                 raise  # raised by one of our codecs, and more specific than "damaged"
@@ -325,6 +335,11 @@ class ChunkReader:
             ) from error
         self._check_identity(payload, coords)
         return chunk
+
+    def _pays(self, box: Box) -> bool:
+        """Whether decoding a box saves enough to risk decoding the chunk again when more of it is wanted."""
+        frames, *rows, _ = self.spec.shape
+        return box.frames * (box.last_row - box.first_row) <= _LARGEST_BOX * frames * math.prod(rows)
 
     def _refuse_machine_fault(self, error: Exception, coords: Coords) -> None:
         """Raise StorageError if decoding failed because this machine lacks something; the chunk may be intact."""

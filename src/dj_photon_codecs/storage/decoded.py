@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from .._dither import PERIOD
-from .._typing import AnyArray
+from .._typing import AnyArray, Box
 from ..anscombe import codes as transform
 from ..anscombe.parameters import TransformParameters
 from ..anscombe.tables import look_up_box
@@ -22,11 +22,16 @@ class Chunk(NamedTuple):
     """A chunk that was read.
 
     ``codes`` are C-contiguous codes, and ``lookup`` maps them to counts in the dtype of the movie. Without ``lookup``,
-    ``codes`` are the counts themselves.
+    ``codes`` are the counts themselves. Only the ``box`` was decoded; None is everything.
     """
 
     codes: AnyArray
     lookup: Lookup | None = None
+    box: Box | None = None
+
+    def has(self, box: Box | None) -> bool:
+        """Whether the box, or everything if it is None, was decoded."""
+        return self.box is None or (box is not None and self.box.covers(box))
 
     @property
     def nbytes(self) -> int:
