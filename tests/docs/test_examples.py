@@ -10,7 +10,7 @@ import datajoint as dj
 import pytest
 import tifffile
 
-EXAMPLES = Path(__file__).parents[1] / "examples"
+EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def load(name: str) -> ModuleType:

@@ -20,7 +20,7 @@ from dj_photon_codecs.anscombe.codes import decode, encode, fill_count
 from dj_photon_codecs.anscombe.parameters import DITHERS, TransformParameters
 from spec_reference import FLOATS, INTEGER_RANGES, Reference, SpecError, level
 
-SPEC = Path(__file__).parents[1] / "docs" / "spec"
+SPEC = Path(__file__).parents[2] / "docs" / "spec"
 PAGE = (SPEC / "anscombe.md").read_text()
 
 COLUMNS = [

@@ -21,7 +21,7 @@ from dj_photon_codecs.entropy.coder import decode
 from spec_reference import Reference, level
 from spec_reference_layout import checksums, digest
 
-SPEC = Path(__file__).parents[1] / "docs" / "spec"
+SPEC = Path(__file__).parents[2] / "docs" / "spec"
 
 #: All of them, by name: what is missing fails, and so does what stands in the folder and not here.
 NAMES = (

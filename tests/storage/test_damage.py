@@ -532,7 +532,7 @@ def test_a_movie_that_lost_its_record_is_not_called_unaltered(tmp_path: Path, la
 
 @pytest.mark.parametrize("name", ["v2", "v3"])
 def test_a_movie_of_another_program_is_said_to_have_no_record(name: str) -> None:
-    report = open_movie(Path(__file__).parent / "data" / "anscombe_v1" / f"{name}.zarr").verify(progress=False)
+    report = open_movie(Path(__file__).parents[1] / "data" / "anscombe_v1" / f"{name}.zarr").verify(progress=False)
     assert report, str(report)
     assert str(report).endswith("can be decoded; no record: identity not checked")
 

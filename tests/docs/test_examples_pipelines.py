@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 NAMES = ("calcium_imaging", "distributed", "low_light", "without_datajoint")
 
 #: Lines whose numbers differ from run to run: who made what, and how fast.

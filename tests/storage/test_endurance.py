@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "endurance.py"
+SCRIPT = Path(__file__).parents[2] / "benchmarks" / "endurance.py"
 
 #: Decoded bytes of a shard [MB]: two of them are read and encoded at a time.
 SHARD = 64

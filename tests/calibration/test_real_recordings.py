@@ -14,10 +14,10 @@ from dj_photon_codecs._typing import AnyArray, FloatArray
 
 tifffile = pytest.importorskip("tifffile")
 
-HERE = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 FILES = {
-    "FMI": next(iter((HERE.parent / "examples" / "data").glob("fmi*.tif")), HERE / "missing"),
-    "Prairie": HERE / "data" / "real" / "prairie_two_photon.tif",
+    "FMI": next(iter((TESTS.parent / "examples" / "data").glob("fmi*.tif")), TESTS / "missing"),
+    "Prairie": TESTS / "data" / "real" / "prairie_two_photon.tif",
 }
 
 

@@ -21,7 +21,7 @@ from dj_photon_codecs import DamagedChunkError, RansCodec
 from dj_photon_codecs.entropy.coder import decode, encode
 from spec_reference_rans import BITS, RANGES, Coded, Header, SpecError, Table
 
-PAGE = (Path(__file__).parents[1] / "docs" / "spec" / "rans.md").read_text()
+PAGE = (Path(__file__).parents[2] / "docs" / "spec" / "rans.md").read_text()
 
 Shape = tuple[int, ...]
 
@@ -688,7 +688,7 @@ def test_the_edges_of_what_is_legal(case: Callable[[], tuple[bytes, Shape, str]]
 def test_schema_of_the_codec() -> None:
     """The page's metadata is valid and makes the codec; every departure from it is refused by both."""
     jsonschema: Any = pytest.importorskip("jsonschema")
-    schema = json.loads((Path(__file__).parents[1] / "docs" / "spec" / "rans.schema.json").read_text())
+    schema = json.loads((Path(__file__).parents[2] / "docs" / "spec" / "rans.schema.json").read_text())
     document = json.loads(PAGE.split("```json")[1].split("```")[0])
     for valid in (document, {"name": document["name"]}):
         jsonschema.validate(valid, schema)

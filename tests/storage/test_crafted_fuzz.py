@@ -2,10 +2,10 @@
 
 A short run in CI; a long one by hand, of so many examples for each door:
 
-    DJ_TEST_FUZZ_EXAMPLES=20000 pytest tests/test_crafted_fuzz.py
-    python tests/fuzz_atheris.py DOOR -max_total_time=600    # coverage-guided, where atheris is installed
+    DJ_TEST_FUZZ_EXAMPLES=20000 pytest tests/storage/test_crafted_fuzz.py
+    python tests/storage/fuzz_atheris.py DOOR -max_total_time=600    # coverage-guided, where atheris is installed
 
-What was found stands in ``tests/test_crafted.py``, and runs for ever.
+What was found stands in ``tests/storage/test_crafted.py``, and runs for ever.
 """
 
 from __future__ import annotations
@@ -363,7 +363,7 @@ def test_payloads_of_the_entropy_coder(data: st.DataObject) -> None:
 
 # Folders of recordings
 
-CUT = Path(__file__).parent / "data" / "minisim" / "cut.zarr"
+CUT = Path(__file__).parents[1] / "data" / "minisim" / "cut.zarr"
 
 
 @cache

@@ -1,8 +1,8 @@
 """Coverage-guided fuzzing of the parsers and decoders, by hand; atheris is no dependency of this project.
 
-    python tests/fuzz_atheris.py DOOR [CORPUS FOLDER] -max_total_time=600 -rss_limit_mb=1500
+    python tests/storage/fuzz_atheris.py DOOR [CORPUS FOLDER] -max_total_time=600 -rss_limit_mb=1500
 
-What it finds goes into ``tests/test_crafted.py`` as a case of its own.
+What it finds goes into ``tests/storage/test_crafted.py`` as a case of its own.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Chunks that decompress to 256 MiB, and movies that hold one; run as a script, it reads them and counts its memory.
 
-python tests/bombs.py FOLDER
+python tests/storage/bombs.py FOLDER
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ from dj_photon_codecs.anscombe.legacy_codecs import LegacyAnscombeV2, LegacyAnsc
 from dj_photon_codecs.storage import layout as layout_module
 
 ALL_COUNTS = np.arange(INPUT_MAX + 1, dtype=np.int16)
-GOLDEN = Path(__file__).parent / "data" / "anscombe_v1"
+GOLDEN = Path(__file__).parents[1] / "data" / "anscombe_v1"
 
 
 def peer_round_trip(gain: float, zero: float, encoded: str) -> np.ndarray:

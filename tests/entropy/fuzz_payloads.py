@@ -1,7 +1,8 @@
 """Altered payloads through the entropy decoder, by hand: a value or DamagedChunkError, within a limit of memory.
 
-    NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=/tmp/checked python tests/fuzz_payloads.py 100000 SEED
-    python tests/fuzz_payloads.py 100000 SEED
+    export PYTHONPATH=tests
+    NUMBA_BOUNDSCHECK=1 NUMBA_CACHE_DIR=/tmp/checked python tests/entropy/fuzz_payloads.py 100000 SEED
+    python tests/entropy/fuzz_payloads.py 100000 SEED
 
 With NUMBA_BOUNDSCHECK every index is checked, and the package leaves out its vectorised loop. Prints how many payloads
 were decoded and refused.

@@ -26,7 +26,7 @@ from dj_photon_codecs.embedded import embedded_database
 from dj_photon_codecs.handle import cache
 from dj_photon_codecs.storage.layout import CHUNK_PIXELS, SHARD_BYTES
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 #: The blocks that do not run, and why: page to reasons.
@@ -141,6 +141,13 @@ def test_links_of_the_pages_outside_the_site_lead_somewhere() -> None:
     for page in (ROOT / "README.md", ROOT / "CONTRIBUTING.md"):
         for link in re.findall(r"\]\((?!https?:)([^)#]+)", page.read_text(encoding="utf-8")):
             assert (page.parent / link).exists(), f"{page.name}: {link}"
+
+
+def test_files_that_the_pages_name_are_there() -> None:
+    named = re.compile(r"(?<![\w/(])(?:benchmarks|docs|examples|readers|src|tests)/[\w./*-]+\.(?:py|md|js|json)\b")
+    for page in (*PAGES, ROOT / "CONTRIBUTING.md"):
+        for path in named.findall(page.read_text(encoding="utf-8")):
+            assert list(ROOT.glob(path)), f"{name(page)}: {path}"
 
 
 def test_datajoint_accepts_the_stores_of_the_page(clean: None) -> None:

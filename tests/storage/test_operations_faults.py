@@ -184,7 +184,7 @@ _WITHOUT_RIGHTS = """
 import os, pickle, sys
 from contextlib import suppress
 from pathlib import Path
-sys.path[:0] = [sys.argv[2], f"{sys.argv[2]}/cli"]
+sys.path[:0] = [sys.argv[2], f"{sys.argv[2]}/storage", f"{sys.argv[2]}/cli"]
 import test_operations_faults as table
 place, new = Path(sys.argv[1], "movie.zarr"), Path(sys.argv[1], "new")
 movie = table.open_movie(place)
@@ -212,7 +212,9 @@ def test_without_the_right_to_read_or_write_the_place_is_named(stored: Path, tmp
         Path(folder).chmod(0o755)
         shutil.copytree(stored, Path(folder, "movie.zarr"))
         done = subprocess.run(
-            [sys.executable, "-c", _WITHOUT_RIGHTS, folder, str(Path(__file__).parent)], capture_output=True, text=True
+            [sys.executable, "-c", _WITHOUT_RIGHTS, folder, str(Path(__file__).parents[1])],
+            capture_output=True,
+            text=True,
         )
     lines = done.stdout.splitlines()
     assert len(lines) == len(OPERATIONS), done.stdout + done.stderr

@@ -333,7 +333,7 @@ print(peak() - before)
 """
     done = subprocess.run([sys.executable, "-c", script, str(tmp_path)], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
-    guide = (Path(__file__).parents[1] / "docs" / "guide" / "acquisition.md").read_text(encoding="utf-8")
+    guide = (Path(__file__).parents[2] / "docs" / "guide" / "acquisition.md").read_text(encoding="utf-8")
     [promised] = re.findall(r"The writer needs about (\d+) MiB besides", guide)
     # a backlog of less than a block is one block
     assert float(done.stdout) < int(promised) + 64

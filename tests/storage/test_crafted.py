@@ -1,6 +1,6 @@
 """Crafted input: what was made to deceive ends in a clear error, in bounded memory and time (DESIGN invariant 10).
 
-Rows, metadata documents, shard indices, chunks. ``tests/fuzz.py`` goes through the same doors at random.
+Rows, metadata documents, shard indices, chunks. ``test_crafted_fuzz.py`` goes through the same doors at random.
 """
 
 from __future__ import annotations
