@@ -107,6 +107,7 @@ def test_every_count_of_a_small_dtype_is_within_the_bound_without_dither(
     np.testing.assert_array_equal(encode(decoded, parameters), codes)
 
 
+@pytest.mark.slow
 @given(st.data(), st.sampled_from(INTEGERS), gains, zero_levels, steps, st.sampled_from(DITHERS))
 @settings(max_examples=60, deadline=None)
 def test_counts_of_every_dtype_come_back_within_the_bound(
@@ -228,6 +229,7 @@ def test_where_the_noise_is_narrower_than_a_cell_of_one_count_every_count_comes_
     assert code_range(counts[-1], counts[-1], parameters) == (counts[-1], counts[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32"])
 @pytest.mark.parametrize(("gain", "zero_level"), [(1.0, 0.0), (30.0, 100.0), (213.0, 13.0)])
 def test_counts_for_readers_that_decode_nothing_have_each_offset_in_turn(

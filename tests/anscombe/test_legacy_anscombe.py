@@ -242,6 +242,7 @@ def test_counts_that_cannot_have_been_clamped_are_read(
     assert (open_movie(path)[:].ravel() == expected).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("zarr_format", [2, 3])
 @pytest.mark.parametrize("dtype", ["int16", "uint16"])
 def test_the_peer_reads_what_the_profile_writes(tmp_path: Path, zarr_format: Any, dtype: str) -> None:
@@ -369,6 +370,7 @@ IMPORTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("imports", IMPORTS)
 @pytest.mark.parametrize("zarr_format", [2, 3])
 def test_neither_package_hides_the_other(imports: str, zarr_format: int) -> None:

@@ -39,6 +39,7 @@ def test_recordings_are_what_their_page_says(name: str, shape: tuple[int, ...], 
     assert "MIT licence" in page
 
 
+@pytest.mark.slow
 def test_quickstart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The first run stores a real recording within the bound (invariant 1), keeps its mean, and draws the picture."""
     before = dj.config.database.model_dump(), dict(dj.config.stores)

@@ -573,6 +573,7 @@ def samples() -> Iterator[tuple[str, Codes]]:
 SAMPLES = dict(samples())
 
 
+@pytest.mark.fuzz
 @pytest.mark.parametrize("name", SAMPLES)
 def test_every_truncation_raises(name: str) -> None:
     codes = SAMPLES[name]
@@ -583,6 +584,8 @@ def test_every_truncation_raises(name: str) -> None:
     assert outcome(payload + b"\0", codes)
 
 
+@pytest.mark.fuzz
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SAMPLES)
 def test_every_bit_flip_raises_or_gives_an_array(name: str) -> None:
     """A checksum tells the rest; here, most show already."""
@@ -596,6 +599,8 @@ def test_every_bit_flip_raises_or_gives_an_array(name: str) -> None:
     assert refused > len(payload)
 
 
+@pytest.mark.fuzz
+@pytest.mark.slow
 def test_200_000_mutated_payloads() -> None:
     """Bytes changed, moved, doubled and cut: each is refused or gives an array, and the process lives."""
     rng = np.random.default_rng(20)
@@ -689,6 +694,8 @@ def test_decoding_needs_the_chunk_its_payload_and_a_constant() -> None:
     assert peak < codes.nbytes + 3 * len(payload) + 4 * frame + (5 << 20)
 
 
+@pytest.mark.fuzz
+@pytest.mark.slow
 def test_the_loops_stay_inside_their_arrays(tmp_path: Path) -> None:
     """The mutations once more, compiled with bounds checks: an index outside an array would raise IndexError."""
     script = """

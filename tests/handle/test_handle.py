@@ -395,6 +395,8 @@ def test_an_altered_object_raises_and_is_named(stored: PhotonArray, tmp_path: Pa
     assert {problem.object_key for problem in (*report.missing, *report.damaged)} == {"c/1/0/0"}
 
 
+@pytest.mark.fuzz
+@pytest.mark.slow
 def test_no_single_bit_flip_goes_unnoticed(tmp_path: Path) -> None:
     """Invariant 5, over every bit of a small movie's objects."""
     small = write_movie(tmp_path / "small", COUNTS[:2, :3, :3], calibration=NOISE)
@@ -410,6 +412,7 @@ def test_no_single_bit_flip_goes_unnoticed(tmp_path: Path) -> None:
     assert small.shape == (2, 3, 3)
 
 
+@pytest.mark.fuzz
 def test_no_truncation_goes_unnoticed(tmp_path: Path) -> None:
     """Invariant 5, at every length."""
     write_movie(tmp_path / "small", COUNTS[:2, :3, :3], calibration=NOISE)

@@ -377,6 +377,7 @@ def plain(tmp_path_factory: pytest.TempPathFactory) -> PhotonArray:
         return write_movie(tmp_path_factory.mktemp("plain") / "m", COUNTS, calibration=NOISE, profile="lossless")
 
 
+@pytest.mark.slow
 @given(st.data(), st.sampled_from(["sum", "mean", "var", "std", "min", "max", "any", "all"]), axes, st.booleans())
 @settings(max_examples=150, deadline=None)
 def test_reductions_are_numpys(plain: PhotonArray, data: Any, name: str, axis: Any, keepdims: bool) -> None:

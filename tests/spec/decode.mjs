@@ -1,6 +1,6 @@
 // Decodes chunks with the reader in JavaScript: `node decode.mjs MANIFEST`, which lists files, shapes and codecs.
 import { readFileSync, writeFileSync } from "node:fs";
-import { Anscombe, InvalidPayload, decodeRans } from "../readers/javascript/index.js";
+import { Anscombe, InvalidPayload, decodeRans } from "../../readers/javascript/index.js";
 
 const ARRAYS = {
   uint8: Uint8Array, int8: Int8Array, uint16: Uint16Array, int16: Int16Array, uint32: Uint32Array, int32: Int32Array,

@@ -235,6 +235,7 @@ def test_dithered_codes_are_read_by_the_page(shape: Shape, dtype: str) -> None:
     assert same(payload, shape, dtype) == codes.ravel().tolist()
 
 
+@pytest.mark.slow
 @settings(max_examples=400, deadline=None)
 @given(case=written())
 @example(case=(np.array(-3, "int8"), "int8"))
@@ -330,6 +331,7 @@ def choices(draw: st.DrawFn) -> tuple[bytes, Shape, str, list[int]]:
     return spec.encode(listed, shape, dtype, header, runs, blank=blank, escaped=escaped), shape, dtype, listed
 
 
+@pytest.mark.slow
 @settings(max_examples=1000, deadline=None)
 @given(case=choices())
 def test_what_the_page_writes_is_read_by_the_package(case: tuple[bytes, Shape, str, list[int]]) -> None:
@@ -394,6 +396,8 @@ def small(name: str) -> tuple[bytes, Shape, str, list[int]]:
 NAMES = ["int16", "uint16", "uint8", "dithered"]
 
 
+@pytest.mark.fuzz
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_truncation_is_invalid_for_both(name: str) -> None:
     payload, shape, dtype, codes = small(name)
@@ -403,6 +407,8 @@ def test_every_truncation_is_invalid_for_both(name: str) -> None:
         assert same(whole, (shape[0] + 1, *shape[1:]), dtype) is None
 
 
+@pytest.mark.fuzz
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_bit_flip_is_the_same_for_both(name: str) -> None:
     payload, shape, dtype, codes = small(name)
@@ -416,6 +422,8 @@ def test_every_bit_flip_is_the_same_for_both(name: str) -> None:
     assert 0 < other <= read < 8 * len(payload)
 
 
+@pytest.mark.fuzz
+@pytest.mark.slow
 @settings(max_examples=600, deadline=None)
 @given(name=st.sampled_from(NAMES), changes=st.dictionaries(st.integers(HEADER, 900), st.integers(0, 255), max_size=4))
 def test_changed_bytes_are_the_same_for_both(name: str, changes: dict[int, int]) -> None:

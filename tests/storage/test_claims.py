@@ -177,6 +177,7 @@ write_movie(sys.argv[1], movie, calibration=Calibration.given(1.0, 0.0))
 """
 
 
+@pytest.mark.slow
 @SIGNALS
 @pytest.mark.parametrize("way", ["write", "copy"])
 @pytest.mark.parametrize("event", ["c/0/0/0", "c/2/0/0", "zarr.json"])
@@ -258,8 +259,9 @@ def place_of(kind: str, request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     return tmp_path / "m" if kind == "folder" else bucket_of(request.getfixturevalue("s3_server"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writers", [2, 8])
-@pytest.mark.parametrize("kind", ["folder", "s3"])
+@pytest.mark.parametrize("kind", ["folder", pytest.param("s3", marks=pytest.mark.services)])
 def test_of_many_writers_at_one_place_one_writes_the_movie(
     request: pytest.FixtureRequest, tmp_path: Path, kind: str, writers: int
 ) -> None:

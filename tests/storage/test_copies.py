@@ -38,6 +38,7 @@ def movie_of(name: str, shape: tuple[int, ...], seed: int) -> np.ndarray[Any, An
     return values.astype(dtype) if dtype.startswith("float") and low % 1 else np.rint(values).astype(dtype)
 
 
+@pytest.mark.slow
 @settings(max_examples=8, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     name=st.sampled_from(sorted(MOVIES)),

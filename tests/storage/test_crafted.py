@@ -338,6 +338,7 @@ def test_an_index_that_points_anywhere_is_refused(movie: PhotonArray, tmp_path: 
 # Chunks that swell
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="the resource module is POSIX only")
 def test_a_chunk_that_would_fill_the_memory_is_refused_before_it_does(tmp_path: Path) -> None:
     """Every compressor, in both formats: 256 MiB behind a few kilobytes, read by a child that counts its memory."""

@@ -50,6 +50,8 @@ from dj_photon_codecs.simulation import Recording, presets, simulate
 from dj_photon_codecs.storage import layout as layout_module
 from dj_photon_codecs.storage.record import MovieRecord, without_record
 
+pytestmark = pytest.mark.fuzz
+
 EXAMPLES = int(os.environ.get("DJ_TEST_FUZZ_EXAMPLES", "6"))
 
 fuzzed = settings(

@@ -356,6 +356,8 @@ def test_a_missing_metadata_document_is_named_and_a_row_reads_without_it(
     assert held.verify(progress=False).metadata == (problem,)
 
 
+@pytest.mark.fuzz
+@pytest.mark.slow
 @pytest.mark.parametrize(("layout", "name"), [("shards", "zarr.json"), ("V2 chunks", ".zarray")])
 def test_no_bit_of_a_metadata_document_that_flips_changes_a_count(tmp_path: Path, layout: str, name: str) -> None:
     """Every fifth bit: an error of this package, or the same counts."""

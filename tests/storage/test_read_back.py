@@ -68,6 +68,7 @@ def assert_within_bound(back: np.ndarray, counts: np.ndarray, gain: float, step:
     assert (np.abs(read - given) <= step / 2 * sigma + 0.5 + 1e-9).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [by_write_movie, by_writer, by_dask], ids=["write_movie", "PhotonWriter", "dask"])
 @pytest.mark.parametrize(
     "options",
