@@ -39,6 +39,7 @@ SLOW = {
     "test_cli_scripts.py",
     "test_cli_survey.py",
     "test_compiled.py",
+    "test_crafted_fuzz.py",
     "test_detectors.py",
     "test_drills.py",
     "test_embedded.py",
@@ -46,6 +47,7 @@ SLOW = {
     "test_examples_pipelines.py",
     "test_failing_store.py",
     "test_many_at_once.py",
+    "test_recover.py",
 }
 
 

@@ -55,6 +55,7 @@ def test_the_exact_inverse_of_a_mean_is_the_mean_without_read_noise(rate: float,
     assert photons == pytest.approx(rate, abs=5e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [0.1, 0.5, 3.0, 20.0])
 @pytest.mark.parametrize("noise", [0.04, 1.0, 9.0, 100.0, 400.0])
 def test_the_exact_inverse_of_a_mean_is_the_mean_with_read_noise(rate: float, noise: float) -> None:

@@ -85,6 +85,7 @@ def read(selection: Any, array: np.ndarray[Any, Any], grid: ChunkGrid) -> Any:
     return target
 
 
+@pytest.mark.slow
 @given(st.data(), cut_arrays())
 @settings(max_examples=600, deadline=None)
 def test_an_index_means_what_it_means_in_numpy(data: Any, cut: tuple[np.ndarray[Any, Any], ChunkGrid]) -> None:

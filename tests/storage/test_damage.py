@@ -628,6 +628,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 def test_nothing_hangs_while_garbage_is_collected_all_the_time(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-c", COLLECTING, str(tmp_path / "m")], capture_output=True, text=True, timeout=240

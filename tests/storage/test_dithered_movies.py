@@ -18,6 +18,7 @@ from dj_photon_codecs.storage import layout
 # Bias
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("under_root", [0.375, 0.02])
 @pytest.mark.parametrize(("pedestal", "read_noise"), [(0, 0), (1, 0), (2, 0), (5, 0), (13, 0.05), (157, 0), (100, 0.5)])
 @pytest.mark.parametrize("gain", [0.5, 1.0, 3.32, 10.0, 20.0, 100.0, 213.0, 500.0])
