@@ -41,7 +41,7 @@ def patterns(frames: int, size: int, rng: np.random.Generator) -> dict[str, Read
 
     def chosen(frames_of: list[int]) -> Read:
         # lists are only what a plain array takes by another name
-        return lambda a: a.oindex[frames_of] if type(a) is zarr.Array else a[frames_of]
+        return lambda a: a.oindex[np.array(frames_of)] if type(a) is zarr.Array else a[frames_of]
 
     return {
         "a frame": lambda a: a[middle],

@@ -15,7 +15,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +45,7 @@ def measure(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]
     for line in missing:
         say(line)
     huffman = next((pythons[name] for name in pythons if METHODS[name].needs == "pymecompress"), None)
-    measures = {
+    measures: dict[str, Callable[[], list[pages.Record]]] = {
         "folder": lambda: measure_folder(options, pythons, say),
         "cores": lambda: measure_one_core(options, pythons, say),
         "s3": lambda: measure_s3(options, pythons, say),

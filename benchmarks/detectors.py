@@ -14,6 +14,7 @@ import platform
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ from scipy.ndimage import gaussian_filter, median_filter, shift, zoom
 
 from dj_photon_codecs import Calibration, calibrate, write_movie
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.float64]
 FRAMES, SIZE = 100, 128
 
@@ -86,7 +87,7 @@ def flashes(rng: np.random.Generator) -> Floats:
     return light
 
 
-def whole(values: Floats, dtype: str = "uint16") -> Array:
+def whole(values: Array, dtype: str = "uint16") -> Array:
     info = np.iinfo(dtype)
     return np.asarray(np.clip(np.rint(values), info.min, info.max), dtype)
 
@@ -341,7 +342,7 @@ def parts(again: Array) -> list[npt.NDArray[np.bool_]]:
     mean = np.broadcast_to(again.astype(np.float64).mean(0), again.shape)
     edges = np.quantile(mean[0], np.linspace(0, 1, 11)[1:-1])
     decile = np.searchsorted(edges, mean)
-    t, y, x = np.indices(again.shape, sparse=True)
+    t, y, x = np.ogrid[: again.shape[0], : again.shape[1], : again.shape[2]]
     region = np.broadcast_to(y * 4 // again.shape[1] * 4 + x * 4 // again.shape[2], again.shape)
     quarter = np.broadcast_to(t * 4 // len(again), again.shape)
     found = [(part, i) for part, n in ((decile, 10), (region, 16), (quarter, 4)) for i in range(n)]

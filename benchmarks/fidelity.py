@@ -53,8 +53,10 @@ def exact_table(step: float, gains: list[float]) -> str:
     for gain in gains:
         for read_noise in READ_NOISES:
             for pedestal in PEDESTALS:
-                sensor = {"conversion_gain": gain, "pedestal": pedestal, "read_noise": read_noise, "step": step}
-                dark, bright = exact_errors(DARK, **sensor), exact_errors(BRIGHT, **sensor)
+                dark, bright = (
+                    exact_errors(light, conversion_gain=gain, pedestal=pedestal, read_noise=read_noise, step=step)
+                    for light in (DARK, BRIGHT)
+                )
                 relative = bright.inflation[bright.photons > 10] / (step**2 / 12)
                 rows.append(
                     [

@@ -101,7 +101,7 @@ def compare_keys(folder: Path, objects: int) -> list[list[str]]:
         place.mkdir()
         write = seconds(write_and_sync, place, [key.format(i) for i in range(objects)])
         listing = seconds(list, os.walk(place))
-        folders = sum(path.lstat().st_blocks * 512 for path in place.rglob("*") if path.is_dir())
+        folders = sum(512 * getattr(path.lstat(), "st_blocks", 0) for path in place.rglob("*") if path.is_dir())
         removing = seconds(shutil.rmtree, place)
         figures = 1e3 * write / objects, 1e3 * listing, removing, folders / objects
         rows.append([f"`{name}`", *(f"{figure:.3g}" for figure in figures)])

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import functools
 import importlib
+import itertools
 import os
+import sys
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -218,6 +220,13 @@ Encode = Callable[[npt.NDArray[Any], Noise], Any]
 Decode = Callable[[bytes, tuple[int, int], Noise], npt.NDArray[Any]]
 
 
+def _cores() -> int:
+    """The cores that this process may use; n_cores() of the package is not there in every environment."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 def _framewise(
     name: str, coder: Callable[[], tuple[Encode, Decode]], keeps: Any, needs: str, threads: int | None = None
 ) -> Method:
@@ -228,9 +237,9 @@ def _framewise(
         os.makedirs(place)
         with (
             open(f"{place}/frames", "wb") as file,
-            ThreadPoolExecutor(threads or len(os.sched_getaffinity(0))) as pool,
+            ThreadPoolExecutor(threads or _cores()) as pool,
         ):
-            for part in pool.map(functools.partial(encode, noise=noise), counts):
+            for part in pool.map(encode, counts, itertools.repeat(noise)):
                 file.write(part)
                 ends.append(file.tell())
         np.savez(f"{place}/index.npz", ends=ends, shape=counts.shape, noise=noise)
@@ -249,7 +258,7 @@ class FrameFile:
         with np.load(Path(place, "index.npz")) as index:
             self._ends, self.shape = index["ends"].tolist(), tuple(index["shape"].tolist())
             self._noise = Noise(*index["noise"].tolist())
-        self._decode, self._threads = decode, threads or len(os.sched_getaffinity(0))
+        self._decode, self._threads = decode, threads or _cores()
 
     def __len__(self) -> int:
         return int(self.shape[0])
@@ -300,7 +309,8 @@ def _pymecompress_equal() -> tuple[Encode, Decode]:
         return huffman_compress_buffer(_roots(noise)[0][frame].ravel())
 
     def decode(part: bytes, shape: tuple[int, int], noise: Noise) -> npt.NDArray[Any]:
-        return _roots(noise)[1][huffman_decompress_buffer(np.frombuffer(part, "u1"), None)].reshape(shape)
+        codes: npt.NDArray[np.uint8] = huffman_decompress_buffer(np.frombuffer(part, "u1"), None)
+        return _roots(noise)[1][codes].reshape(shape)
 
     return encode, decode
 

@@ -48,15 +48,16 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
 def write(root: Path, results: dict[str, Any]) -> None:
     """Put every region into its page."""
     for region, text in tables(results).items():
-        page = root / _PAGES[region]
-        before = page.read_text(encoding="utf-8")
-        begin, end = f"<!-- {region}:begin -->", f"<!-- {region}:end -->"
-        after, count = re.subn(
-            f"({begin}\n).*?({end})", lambda m, t=text: f"{m[1]}{t}\n{m[2]}", before, flags=re.DOTALL
-        )
-        if count != 1:
-            raise RuntimeError(f"{page}: {count} places from {begin} to {end}, expected 1")
-        page.write_text(after, encoding="utf-8")
+        _put(root / _PAGES[region], region, text)
+
+
+def _put(page: Path, region: str, text: str) -> None:
+    before = page.read_text(encoding="utf-8")
+    begin, end = f"<!-- {region}:begin -->", f"<!-- {region}:end -->"
+    after, count = re.subn(f"({begin}\n).*?({end})", lambda m: f"{m[1]}{text}\n{m[2]}", before, flags=re.DOTALL)
+    if count != 1:
+        raise RuntimeError(f"{page}: {count} places from {begin} to {end}, expected 1")
+    page.write_text(after, encoding="utf-8")
 
 
 def short(regime: str) -> str:
@@ -214,8 +215,10 @@ def _cores(part: Record, folder: Record) -> str:
 
 
 def _s3(part: Record) -> str:
-    head = ("stored with", "write [s]", "requests", "read [s]", "requests", "random frame [ms]", "requests")
-    head += ("frame by frame [frames/s]", "requests per frame")
+    head = (
+        "stored with", "write [s]", "requests", "read [s]", "requests", "random frame [ms]", "requests",
+        "frame by frame [frames/s]", "requests per frame",
+    )  # fmt: skip
     rows = []
     for record in part["records"]:
         median = {key: statistics.median(value) for key, value in record.items() if isinstance(value, list)}
@@ -238,8 +241,10 @@ def _s3(part: Record) -> str:
 
 
 def _growth(part: Record) -> str:
-    head = ("profile", "movie [GB]", "stored [GB]", "cores", "write [s]", "write [MB/s]", "memory [MB]")
-    head += ("read [s]", "read [MB/s]", "memory [MB]")
+    head = (
+        "profile", "movie [GB]", "stored [GB]", "cores", "write [s]", "write [MB/s]", "memory [MB]",
+        "read [s]", "read [MB/s]", "memory [MB]",
+    )  # fmt: skip
     rows = []
     for record in part["records"]:
         cells = [

@@ -75,8 +75,12 @@ def size_and_speed(path: Path, part: Record) -> None:
 
 def object_store(path: Path, part: Record) -> None:
     """Seconds and requests of each way on S3."""
-    panels = (("write", "write all [s]"), ("read", "read all [s]"), ("random frame", "a random frame [s]"))
-    panels += (("loop", "frame by frame [s a frame]"),)
+    panels = (
+        ("write", "write all [s]"),
+        ("read", "read all [s]"),
+        ("random frame", "a random frame [s]"),
+        ("loop", "frame by frame [s a frame]"),
+    )
     figure, grid = plt.subplots(1, len(panels), figsize=(_WIDTH, 2.6), sharey=True, layout="constrained")
     names = [record["method"] for record in part["records"]][::-1]
     for axes, (key, title) in zip(grid, panels, strict=True):

@@ -94,6 +94,13 @@ def without_collector(recording: Any) -> Any:
         gc.enable()
 
 
+FETCHES: dict[str, Callable[[Any], Any]] = {
+    "to_dicts()": lambda recording: recording.to_dicts(),
+    "to_dicts(), garbage collection off": without_collector,
+    "JSON alone": lambda recording: recording.proj("movie").cursor(as_dict=True).fetchall(),
+}
+
+
 def best(function: Callable[[], Any], repeat: int) -> tuple[float, float]:
     """Shortest wall time of some runs, and shortest processor time of this process."""
     wall, processor = [], []
@@ -117,11 +124,7 @@ def main() -> None:
         (folder / "store").mkdir()
         for database, address in addresses(stack, folder):
             with filled_table(address, folder / "store", options.rows) as (recording, size):
-                for what, fetch in {
-                    "to_dicts()": lambda r: r.to_dicts(),
-                    "to_dicts(), garbage collection off": without_collector,
-                    "JSON alone": lambda r: r.proj("movie").cursor(as_dict=True).fetchall(),
-                }.items():
+                for what, fetch in FETCHES.items():
                     count = len(fetch(recording))
                     assert count == options.rows, (count, options.rows)
                     wall, processor = best(partial(fetch, recording), options.repeat)

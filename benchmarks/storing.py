@@ -171,7 +171,7 @@ def measure_folder(options: argparse.Namespace, pythons: dict[str, str], say: Ca
         counts, means = simulate(regime, options.frames, options.size, rng, means=True)
         limits = {
             "codes": plain_limit(regime, counts, means),
-            "counts": limit_bits(means, lambda t, counts=counts: counts[t]),
+            "counts": limit_bits(means, counts.__getitem__),
         }
         records += _folder(options, _Movie(regime.name, counts, regime, regime.sigma, limits, means), pythons, say)
     return records

@@ -14,6 +14,7 @@ import argparse
 import tempfile
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ def stored(folder: Path, movie: Any) -> tuple[dict[str, Callable[[], Any]], dict
     for profile in PROFILES:
         noise = Calibration.given(REGIMES[3].gain, REGIMES[3].zero_level)
         write_movie(folder / profile, movie, calibration=noise, profile=profile, progress=False)
-        openers[profile] = lambda profile=profile: open_movie(folder / profile)
+        openers[profile] = partial(open_movie, folder / profile)
         handle = open_movie(folder / profile)
         sizes[profile] = int(movie.nbytes / handle.compression_ratio)
     return openers, sizes

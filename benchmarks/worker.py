@@ -54,7 +54,8 @@ def measured() -> Iterator[dict[str, Any]]:
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)  # what was freed before is not there to be taken again
     Path("/proc/self/clear_refs").write_text("5", encoding="ascii")  # the peak begins anew
-    before, start, found = memory("VmRSS"), time.perf_counter(), {}
+    found: dict[str, Any] = {}
+    before, start = memory("VmRSS"), time.perf_counter()
     yield found
     found["seconds"] = time.perf_counter() - start
     found["peak"] = memory("VmHWM") - before
@@ -69,7 +70,8 @@ class Worker:
     def load(self, movie: str, noise: list[float], warm: str, frames: int = 0) -> dict[str, Any]:
         """Have the movie in memory, as long as it is or repeated to ``frames``, and everything imported."""
         # one copy in memory for all of the processes, and a plain array to whoever is handed it
-        self._counts, self._noise = np.asarray(np.load(movie, mmap_mode="r")), Noise(*noise)
+        self._counts: Any = np.asarray(np.load(movie, mmap_mode="r"))
+        self._noise = Noise(*noise)
         few = np.ascontiguousarray(self._counts[:64, :128, :128])
         self._method.write(warm, few, self._noise)
         array = self._method.open(warm)
@@ -152,14 +154,14 @@ class Process:
 
     def __init__(self, name: str, python: str, cores: int = 0, environment: Mapping[str, str] | None = None) -> None:
         self.name = name
-        allowed = sorted(os.sched_getaffinity(0))[: cores or None]
+        allowed = sorted(os.sched_getaffinity(0))[: cores or None]  # type: ignore[attr-defined, unused-ignore]  # Linux
         self._child = subprocess.Popen(
             [python, __file__, name],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
             env={**os.environ, **(environment or {})},
-            preexec_fn=lambda: os.sched_setaffinity(0, allowed),
+            preexec_fn=lambda: os.sched_setaffinity(0, allowed),  # type: ignore[attr-defined, unused-ignore]
         )
 
     def send(self, do: str, **arguments: Any) -> None:

@@ -35,6 +35,38 @@ settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
+#: Fixtures of a database or an object store.
+SERVICES = {"postgres", "mysql", "s3_server", "pipeline", "database"}
+
+#: Files whose tests start process after process, run whole examples, or feed thousands of inputs.
+SLOW = {
+    "test_acquisition_failures.py",
+    "test_benchmarks.py",
+    "test_cli_page.py",
+    "test_cli_scripts.py",
+    "test_cli_survey.py",
+    "test_compiled.py",
+    "test_crafted_fuzz.py",
+    "test_detectors.py",
+    "test_drills.py",
+    "test_embedded.py",
+    "test_endurance.py",
+    "test_examples_pipelines.py",
+    "test_failing_store.py",
+    "test_many_at_once.py",
+    "test_recover.py",
+}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark by fixture and by file, in one place; a slow test in a quick file is marked where it is."""
+    for item in items:
+        if SERVICES & set(getattr(item, "fixturenames", ())):
+            item.add_marker("services")
+        if item.path.name in SLOW or item.get_closest_marker("services"):
+            item.add_marker("slow")
+
+
 @pytest.fixture(scope="session")
 def database_folder() -> Iterator[Path]:
     """Not below pytest's folder, which root's next pytest closes to other users: as one of them PostgreSQL runs."""

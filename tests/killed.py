@@ -1,4 +1,4 @@
-"""A process that inserts a movie and is killed on the way; tests/test_kill.py starts it from a fork server.
+"""A process that inserts a movie and is killed on the way; tests/codec/test_kill.py starts it from a fork server.
 
 The fork server imports this module once, so that a child costs a fork, a connection and the insert.
 """

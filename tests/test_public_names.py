@@ -44,6 +44,7 @@ def test_importing_the_package_imports_no_other() -> None:
     assert shown.stdout.strip() == "['dj_photon_codecs']"
 
 
+@pytest.mark.slow
 def test_type_checkers_know_every_public_name(tmp_path: Path) -> None:
     """No public name is Any, and none is missing; a name that does not exist is an error."""
     names = [f"dj_photon_codecs.{name}" for name in (*PUBLIC, "__version__")]

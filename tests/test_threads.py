@@ -47,6 +47,7 @@ class SlowStore(MemoryStore):
         return self  # and so the counts of one store
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("per_object", [1, 2])
 @pytest.mark.parametrize("rows", [slice(None), slice(3, 9)], ids=["whole", "a part"])
 def test_reading_keeps_sixteen_requests_under_way(

@@ -12,6 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
+from conftest import SLOW
+
 ROOT = Path(__file__).parents[1]
 WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 README_COMMANDS = ['pip install -e ".[demo]" && python examples/quickstart.py', 'pip install -e ".[dev]" && pytest']
@@ -111,3 +113,8 @@ def test_the_weekly_workflow_takes_prereleases_of_what_moves() -> None:
     (install,) = [line for line in commands(document["jobs"]["tests"]) if "--pre" in line]
     assert {"zarr", "numpy", "numcodecs", "datajoint"} <= set(install.split())
     assert document[True]["schedule"]  # YAML 1.1 reads "on" as true
+
+
+def test_files_that_are_marked_slow_are_there() -> None:
+    """A file that was renamed would be quick without a word."""
+    assert SLOW <= {path.name for path in (ROOT / "tests").rglob("test_*.py")}

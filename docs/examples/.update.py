@@ -2,7 +2,7 @@
 
     python docs/examples/.update.py [NAME ...]
 
-``tests/test_examples_pipelines.py`` says when that is due.
+``tests/docs/test_examples_pipelines.py`` says when that is due.
 """
 
 from __future__ import annotations

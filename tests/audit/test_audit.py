@@ -255,7 +255,7 @@ def test_folders_of_other_schemas_are_named_and_not_judged(local_pipeline: Pipel
 
 
 def test_partitioned_stores_are_audited(local_pipeline: Pipeline) -> None:
-    """DataJoint's collector does not look there (tests/test_garbage.py)."""
+    """DataJoint's collector does not look there (tests/codec/test_garbage.py)."""
     local_pipeline.config.stores["imaging"]["partition_pattern"] = "{subject}"
     recording = declare(local_pipeline)
     recording.insert(row(i, photon()) for i in (1, 2))

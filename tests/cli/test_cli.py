@@ -329,6 +329,7 @@ def test_fidelity_answers_no_for_another_movie(shell: Shell, stored: str, counts
     assert shell("fidelity", "other.npy", stored, "--json").code == 1
 
 
+@pytest.mark.slow
 def test_benchmark_has_our_profiles_and_lossless_zarr(shell: Shell, scan: str) -> None:
     run = shell("benchmark", scan, "--frames", "10", "--repeat", "1", "--json")
     assert (run.code, run.err) == (0, "")

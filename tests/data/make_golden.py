@@ -4,7 +4,7 @@
 
 Golden files are added to, and never changed: this refuses to write where one is. A new format version or a new
 feature gets a new name, ``v{format version}_{feature}``. Their counts come from a formula, without a random number,
-so that the expected ones can be computed from the specification alone (``tests/test_golden.py`` does).
+so that the expected ones can be computed from the specification alone (``tests/spec/test_golden.py`` does).
 
 Each folder holds ``movie.zarr``, ``counts.npy`` (as inserted), ``expected.npy`` (as every release
 gives them back) and ``row.json`` (what a ``<photon@imaging>`` column holds, with ``path`` in place).

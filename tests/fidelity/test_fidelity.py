@@ -166,6 +166,7 @@ def test_the_report_reads_as_text_and_as_a_picture(tmp_path: Path) -> None:
         report.plot(list(figure.subplots(1, 2)))
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_the_movie(tmp_path: Path) -> None:
     """DESIGN invariant 7: four times the frames, the same peak."""
     peaks = []

@@ -129,6 +129,7 @@ def test_places_are_matched_once_and_nearest_first() -> None:
     assert matched_places(found, np.empty((0, 2)), 3).tolist() == [-1, -1, -1]
 
 
+@pytest.mark.slow
 def test_an_analysis_finds_the_truth(report: ScienceReport) -> None:
     """The analysis is a fair judge: on raw counts it is right about motion, cells, traces and spikes."""
     assert report.raw.motion_error_px is not None

@@ -370,6 +370,7 @@ def test_a_streamed_video_is_the_video_of_the_whole(tmp_path: Path, monkeypatch:
     assert abs(whole.astype(float) - streamed).mean() < 5
 
 
+@pytest.mark.slow
 def test_a_streamed_video_never_holds_the_movie(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Invariant 7."""
     monkeypatch.setattr(pipeline, "_BLOCK_PIXELS", 4 * 64 * 64)

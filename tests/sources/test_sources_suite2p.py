@@ -141,6 +141,7 @@ def test_ops_that_are_no_dictionary_are_named(tmp_path: Path, kept: Any) -> None
         open_source(tmp_path / "data.bin")
 
 
+@pytest.mark.fuzz
 def test_ops_with_flipped_bytes_raise_or_open(tmp_path: Path) -> None:
     path = write_plane(tmp_path) / "ops.npy"
     whole = path.read_bytes()

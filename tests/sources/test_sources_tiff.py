@@ -500,6 +500,7 @@ def test_without_tifffile_the_extra_is_named(tmp_path: Path, monkeypatch: pytest
         open_source(tmp_path / "m.tif")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["scanimage", "imagej", "zlib"])
 def test_a_stack_larger_than_the_memory_it_may_take_is_stored(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
