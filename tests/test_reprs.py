@@ -58,9 +58,10 @@ def of_files_and_acquisition(folder: Path) -> Iterator[Any]:
 
 def of_simulation_and_fidelity(folder: Path) -> Iterator[Any]:
     """What a simulation gives, and reports."""
-    recording = simulate(presets.two_photon_raster(seed=1, height_px=96, width_px=96, n_frames=200))
+    spec = presets.two_photon_raster(seed=1, height_px=96, width_px=96, n_frames=200)
+    recording = simulate(spec)
     yield from (recording, recording.ground_truth, recording.ground_truth.planted, recording.photon_movie())
-    yield build_scene(recording.spec)
+    yield build_scene(spec)
     scene = Scene.of(recording)
     yield from (scene, analyse(recording.observed, scene))
     report: FidelityReport = fidelity_report(COUNTS, write_movie(folder / "report", COUNTS))

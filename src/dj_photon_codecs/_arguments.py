@@ -17,8 +17,10 @@ _THREE_LINES = 360
 def check(allowed: object, name: str, value: object, what: str) -> None:
     """Raise ConfigurationError unless an argument (``oasis_ar1: decay``) is allowed, saying what it must be."""
     if not allowed:
-        floats = isinstance(value, np.ndarray) and value.ndim > 0 and value.dtype.kind == "f"
-        blemish = " with NaN or infinity" if floats and not np.isfinite(value).all() else ""
+        finite = (
+            not isinstance(value, np.ndarray) or value.dtype.kind != "f" or not value.ndim or np.isfinite(value).all()
+        )
+        blemish = "" if finite else " with NaN or infinity"
         raise ConfigurationError(f"{name} must be {what}, got {_described(value)}{blemish}")
 
 
