@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ._arguments import brief_repr
 from .calibration import Calibration, calibrate
 from .errors import PhotonCodecError
 from .movies import PhotonMovie, WriteOptions, check_step, plan_movie
@@ -39,6 +40,8 @@ class Estimate:
     calibration: Calibration
     ratios: dict[str, float]
     reason: str
+
+    __repr__ = brief_repr
 
     def __str__(self) -> str:
         noise = self.calibration

@@ -15,6 +15,7 @@ from typing import Any, Literal, overload
 
 import zarr
 
+from ._arguments import brief_repr
 from ._threads import encoding_threads
 from ._typing import ZarrFormat
 from ._warn import warn
@@ -81,6 +82,8 @@ class PhotonMovie:
     step: float | None = None
     profile: str | None = None
     signed: bool = False
+
+    __repr__ = brief_repr
 
     def __post_init__(self) -> None:
         given = self.conversion_gain is not None or self.zero_level is not None

@@ -110,10 +110,23 @@ def test_the_card_says_what_the_movie_is(store: Watched) -> None:
         "20 ADU/photon +- 1.0 %",
         "95 ADU",
         "measured from the movie",
-        "<svg",
     ):
         assert fact in card
-    assert {"div", "img", "svg", "dl"} <= set(tags(card))
+
+
+def test_notebooks_neither_remove_nor_restyle_a_part_of_the_card(store: Watched) -> None:
+    """Untrusted notebooks remove scripts, style sheets and <svg>; JupyterLab and nbconvert style tables and lists."""
+    write_movie(store, COUNTS, calibration=MEASURED)
+    assert set(tags(opened(store)._repr_html_())) == {"div", "img"}
+
+
+def test_the_curve_on_the_card_is_a_picture_of_its_own_colour(store: Watched) -> None:
+    """A picture in an <img> inherits no text colour: currentColor would be black, also on a dark page."""
+    write_movie(store, COUNTS, calibration=MEASURED)
+    [drawn] = re.findall(r'src="data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)"', opened(store)._repr_html_())
+    svg = base64.b64decode(drawn).decode()
+    assert "mean [ADU]" in "".join(ET.fromstring(svg).itertext())
+    assert "currentColor" not in svg
 
 
 def test_the_picture_is_the_middle_frame_of_the_middle_plane(store: Watched) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from .._arguments import brief_repr
 from .._typing import AnyArray, Json
 from .._zarr import submit
 from ..errors import FormatError, InvalidMovieError
@@ -54,6 +55,8 @@ class FrameData:
     arrays: dict[str, AnyArray] = field(default_factory=dict)
     _replaced: dict[int, Json] = field(default_factory=dict, repr=False)
     _frame: tuple[tuple[int, ...], str] = ((), "uint8")
+
+    __repr__ = brief_repr
 
     @property
     def missing(self) -> list[tuple[int, int]]:

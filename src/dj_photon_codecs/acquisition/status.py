@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from .._arguments import brief_repr
 from ..storage.grid import frames_in_words
 
 #: Runs of frames as (start, stop); ``stop`` is excluded.
@@ -96,6 +97,8 @@ class Recovery:
     lost: Runs = ()
     seconds: float | None = None
     finished: bool = False
+
+    __repr__ = brief_repr
 
     def __str__(self) -> str:
         what = ", finished" if self.finished else f", of which lost: {self.in_words()}" if self.lost else ""

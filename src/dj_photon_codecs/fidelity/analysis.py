@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .._arguments import check
+from .._arguments import brief_repr, check
 from .._typing import AnyArray, FloatArray
 from ..anscombe.generalized import generalized_anscombe
 from ..calibration import Calibration
@@ -58,6 +58,8 @@ class Scene:
     """True light of the detectable cells: (cell, time)."""
     spikes: FloatArray
     """True spikes of the detectable cells: (cell, time)."""
+
+    __repr__ = brief_repr
 
     @classmethod
     def of(cls, recording: Recording) -> Scene:
@@ -140,6 +142,8 @@ class Analysis:
     """Deconvolved spikes: (cell, time) [dF/F]."""
     cells: FloatArray
     """Rows and columns of the cells found: (found, 2)."""
+
+    __repr__ = brief_repr
 
 
 def analyse(counts: Any, scene: Scene) -> Analysis:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .._arguments import check
+from .._arguments import brief_repr, check
 from .._typing import AnyArray, FloatArray
 from ..anscombe.codes import at_every_offset
 from ..anscombe.parameters import TransformParameters
@@ -39,6 +39,8 @@ class ExactErrors:
     """Relative increase in variance from raw to stored counts."""
     mean_square: FloatArray
     """Mean square of stored less raw counts, relative to the variance of the raw counts."""
+
+    __repr__ = brief_repr
 
 
 def exact_errors(

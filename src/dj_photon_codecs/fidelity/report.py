@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
+from .._arguments import brief_repr
 from .base import Report
 from .residual import ImageResidue, Lag
 
@@ -51,6 +52,8 @@ class IntensityBin:
     histogram: tuple[int, ...]
     """Number of pixels by change, in quantisation steps (noise standard deviations if the step is 0): 91 cells of width
     0.05, the middle one centred on 0. The outermost cells include everything beyond."""
+
+    __repr__ = brief_repr
 
 
 @dataclass(frozen=True, repr=False)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .._arguments import brief_repr
 from .._typing import FloatArray
 from .analysis import Analysis, Scene
 from .detection import matched_places
@@ -54,6 +55,8 @@ class Agreement:
     """Mean dF/F less that of the raw movie, in frames in which the cell is active."""
     spikes: tuple[float, ...]
     """Correlation of the spike rates."""
+
+    __repr__ = brief_repr
 
 
 def _rates(trains: FloatArray, scene: Scene) -> list[FloatArray]:

@@ -21,16 +21,14 @@ from .interface import Movie
 _PATIENCE = 10.0
 
 # The card inherits the text colour, so it suits light and dark pages. Styles are inline, because notebooks drop style
-# sheets from saved outputs. It uses no table, because notebooks stripe them.
+# sheets from saved outputs. It uses no table and no <dl>, which notebooks style, and no <svg>, which they remove from
+# untrusted outputs.
 _CARD = (
     "display:flex;flex-wrap:wrap;gap:16px;align-items:flex-start;width:fit-content;max-width:100%;padding:10px 14px;"
     "border:1px solid rgba(128,128,128,0.45);border-radius:6px;font-size:13px;line-height:1.5;color:inherit"
 )
-_FACTS = (
-    "display:grid;grid-template-columns:max-content fit-content(28em);column-gap:12px;margin:0;overflow-wrap:anywhere"
-)
-_NAME = "margin:0;opacity:0.65;font-weight:normal"
-_VALUE = "margin:0"
+_FACTS = "display:grid;grid-template-columns:max-content fit-content(28em);column-gap:12px;overflow-wrap:anywhere"
+_NAME = "opacity:0.65"
 _TITLE = "font-weight:600;margin-bottom:4px"
 _PICTURE = "display:block;width:{width}px;max-width:100%;image-rendering:pixelated;border-radius:3px"
 _NO_PICTURE = (
@@ -38,6 +36,9 @@ _NO_PICTURE = (
     "border-radius:3px;overflow-wrap:anywhere"
 )
 _CAPTION = "opacity:0.65;font-size:12px"
+
+#: Colour of the curve's text and axes: readable on white and black, because an image inherits no text colour.
+_GREY = "#808080"
 
 #: Minimum size on screen of the longer side of a frame [pixels]; smaller frames are enlarged.
 _SHOWN = 192
@@ -53,12 +54,10 @@ def card(movie: Movie) -> str:
         curve = _curve(movie)
     except Exception as error:  # altered or invalid metadata: show the error in the card
         return f'<div style="{_CARD}"><b>PhotonArray</b> {escape(str(error))}</div>'
-    listed = "".join(
-        f'<dt style="{_NAME}">{escape(name)}</dt><dd style="{_VALUE}">{escape(value)}</dd>' for name, value in facts
-    )
+    listed = "".join(f'<div style="{_NAME}">{escape(name)}</div><div>{escape(value)}</div>' for name, value in facts)
     return (
         f'<div style="{_CARD}">{_picture(movie)}<div><div style="{_TITLE}">PhotonArray</div>'
-        f'<dl style="{_FACTS}">{listed}</dl></div>{curve}</div>'
+        f'<div style="{_FACTS}">{listed}</div></div>{curve}</div>'
     )
 
 
@@ -68,7 +67,10 @@ def _curve(movie: Movie) -> str:
         noise = movie.calibration
     except CalibrationError:
         return ""
-    return f"<div>{transfer_curve_svg(noise)}</div>" if noise.curve else ""
+    if not noise.curve:
+        return ""
+    curve = base64.b64encode(transfer_curve_svg(noise, color=_GREY).encode()).decode("ascii")
+    return f'<div><img alt="photon transfer curve" src="data:image/svg+xml;base64,{curve}"></div>'
 
 
 def _picture(movie: Movie) -> str:

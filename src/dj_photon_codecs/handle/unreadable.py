@@ -5,6 +5,7 @@ from __future__ import annotations
 from html import escape
 from typing import Any, NoReturn
 
+from .._arguments import three_lines
 from ..errors import PhotonCodecError
 from .array import PhotonArray
 
@@ -39,7 +40,7 @@ class UnreadableArray(PhotonArray):
         return type(self), (self._problem,)
 
     def __repr__(self) -> str:
-        return f"<PhotonArray that cannot be read: {self._problem}>"
+        return three_lines(f"<PhotonArray that cannot be read: {self._problem}>")
 
     def _repr_html_(self) -> str:
-        return f"<pre>{escape(repr(self))}</pre>"
+        return f"<div>PhotonArray that cannot be read: {escape(str(self._problem))}</div>"

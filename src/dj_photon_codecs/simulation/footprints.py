@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from .._arguments import brief_repr
 from .._typing import AnyArray, FloatArray
 from ..errors import InvalidMovieError
 from .arithmetic import blur_patch
@@ -50,6 +51,8 @@ class Footprints:
     """Row and column where the field of view at the reference begins on the canvas [pixels]."""
     fov_shape: tuple[int, int]
     """Height and width of the field of view [pixels]."""
+
+    __repr__ = brief_repr
 
     def __post_init__(self) -> None:
         places, shapes = np.shape(self.offsets), np.shape(self.shapes)

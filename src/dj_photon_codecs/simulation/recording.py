@@ -9,6 +9,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
+from .._arguments import brief_repr
 from .._typing import AnyArray
 from ..calibration import Calibration
 from ..errors import FormatError, InvalidMovieError, PhotonCodecError
@@ -42,6 +43,8 @@ class Recording:
     snapshots: Mapping[str, AnyArray] = field(default_factory=dict)
     """Expected photons after the steps that ``spec.output.snapshots`` names: float32 (time, height, width), of the
     canvas for steps before the motion."""
+
+    __repr__ = brief_repr
 
     def __post_init__(self) -> None:
         truth = self.ground_truth

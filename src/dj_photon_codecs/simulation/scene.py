@@ -12,6 +12,7 @@ from typing import Self
 
 import numpy as np
 
+from .._arguments import brief_repr
 from .._typing import AnyArray, FloatArray
 from .footprints import Footprints
 from .spec import Acquisition
@@ -80,6 +81,8 @@ class Scene:
     illumination: FloatArray | None = None
     vignette: FloatArray | None = None
     leakage: FloatArray | None = None
+
+    __repr__ = brief_repr
 
     @classmethod
     def empty(cls, acquisition: Acquisition, seed: int, margin_px: int = 0) -> Self:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 
+from .._arguments import brief_repr
 from .._lazy import cached_property
 from .._typing import AnyArray, FloatArray
 from ..calibration import Calibration
@@ -60,6 +61,8 @@ class MoleculeTruth:
     """Width of the spot at rest [um]."""
     diffusion_um2_per_s: float
     """D [um^2/s]."""
+
+    __repr__ = brief_repr
 
     def __post_init__(self) -> None:
         _check("MoleculeTruth", "photons", self.photons, (None, None))
@@ -135,6 +138,8 @@ class GroundTruth:
     """Depth in focus [um]."""
     molecules: MoleculeTruth | None = None
     """Single molecules."""
+
+    __repr__ = brief_repr
 
     def __post_init__(self) -> None:
         height, width = self.planted.fov_shape

@@ -8,6 +8,7 @@ from functools import lru_cache
 from importlib.metadata import version
 from typing import Any
 
+from .._arguments import brief_repr
 from .._typing import Json
 from ..calibration import Calibration
 from ..errors import FormatError
@@ -82,6 +83,8 @@ class MovieRecord:
     checksums: str | None = field(default=None, repr=False)
     checksums_digest: str | None = None
     digest: str | None = None
+
+    __repr__ = brief_repr
 
     def to_dict(self) -> Json:
         """Return the record as JSON values."""

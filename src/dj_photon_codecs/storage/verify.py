@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .._arguments import brief_repr
 from .._zarr import ArrayMetadata, all_codecs
 from ..errors import DamagedChunkError, MissingChunkError
 from .chunks import ChunkReader
@@ -60,6 +61,8 @@ class VerificationReport:
     damaged: tuple[ChunkProblem, ...] = ()
     metadata: tuple[str, ...] = ()
     unidentified: str | None = None
+
+    __repr__ = brief_repr
 
     @property
     def ok(self) -> bool:

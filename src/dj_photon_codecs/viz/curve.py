@@ -71,16 +71,16 @@ def _ticks(low: float, high: float) -> list[float]:
     return [n * step for n in range(math.ceil(low / step), math.floor(high / step) + 1)]
 
 
-def transfer_curve_svg(calibration: Calibration) -> str:
+def transfer_curve_svg(calibration: Calibration, color: str = "currentColor") -> str:
     """Draw the photon transfer curve, and the line of the noise model if known, as one ``<svg>`` element.
 
-    Text and axes use the surrounding text colour, so they are readable on any background. If nothing was measured, the
-    drawing says so.
+    Text and axes have the given colour; by default that of the surrounding text, which is readable on any background.
+    If nothing was measured, the drawing says so.
     """
     width, height = _WIDTH - _LEFT - _RIGHT, _HEIGHT - _TOP - _BOTTOM
     head = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
-        'role="img" aria-label="photon transfer curve" font-family="sans-serif" font-size="10" fill="currentColor">'
+        f'role="img" aria-label="photon transfer curve" font-family="sans-serif" font-size="10" fill="{color}">'
     )
     axes = CurveAxes.of(calibration)
     if axes is None:
@@ -88,7 +88,7 @@ def transfer_curve_svg(calibration: Calibration) -> str:
         return f"{head}<text {middle}>no photon transfer curve was measured</text></svg>"
     parts = [head, f'<g transform="translate({_LEFT},{_TOP})">']
     parts.append(
-        f'<path d="M0 0V{height}H{width}" fill="none" stroke="currentColor" stroke-opacity="0.5" stroke-width="1"/>'
+        f'<path d="M0 0V{height}H{width}" fill="none" stroke="{color}" stroke-opacity="0.5" stroke-width="1"/>'
     )
     for mean in _ticks(*axes.means):
         x, _ = axes.place((mean, 0), width, height)
