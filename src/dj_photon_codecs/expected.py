@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -87,9 +87,7 @@ def estimate(movie: object, *, step: float = 0.5) -> Estimate:
         with open_source(movie) as opened:
             return _estimated(as_source(opened), given, step)
     source = as_source(movie)
-    return _estimated(
-        Source(source.value, source.shape, source.dtype, source.in_memory, signed or source.signed), given, step
-    )
+    return _estimated(replace(source, signed=signed or source.signed), given, step)
 
 
 def _estimated(source: Source, calibration: Calibration | None, step: float) -> Estimate:

@@ -51,10 +51,15 @@ class Profile:
         return self.rounds and not self.legacy
 
 
+#: Dithered Anscombe codes, then the best compressor by trial.
 STANDARD = Profile("standard")
+#: The same codes, then the entropy coder.
 DENSE = Profile("dense", entropy_coder=True)
+#: Counts, rounded with one dither offset for each run of 65,536; standard codecs only.
 PORTABLE = Profile("portable", stores_codes=False)
+#: Counts as inserted.
 LOSSLESS = Profile("lossless", rounds=False, stores_codes=False)
+#: What the anscombe-transform package reads.
 ANSCOMBE_V1 = Profile("anscombe-v1", legacy=True)
 
 #: All profiles by name.

@@ -258,15 +258,8 @@ def _restored(request: Request, calibration: Calibration) -> Callable[[AnyArray]
 
 
 def _encoding(request: Request) -> Encoding:
-    return plan_encoding(
-        request.profile,
-        request.source.dtype,
-        request.values,
-        request.calibration,
-        request.step,
-        request.options.zarr_format,
-        request.levels,
-    )
+    movie = request.source.dtype, request.values, request.calibration
+    return plan_encoding(request.profile, *movie, request.step, request.options.zarr_format, request.levels)
 
 
 def _tried(request: Request, counts: AnyArray) -> tuple[Encoding, dict[str, Any], int]:

@@ -1,16 +1,4 @@
-"""What lies on disk: from a profile, a noise model and the range of the counts to Zarr codecs.
-
-| profile       | on disk                                              |
-|---------------|------------------------------------------------------|
-| ``standard``  | dithered Anscombe codes, then the best compressor by |
-|               | trial                                                |
-| ``dense``     | dithered Anscombe codes, then the entropy coder      |
-| ``portable``  | counts, rounded with one dither offset for each run  |
-|               | of 65,536; standard codecs only                      |
-| ``lossless``  | counts as inserted, then as ``standard``; the        |
-|               | entropy coder where ``dense`` was asked and it wins  |
-| ``anscombe-v1`` | what the anscombe-transform package reads          |
-"""
+"""What lies on disk: from a profile, a noise model and the range of the counts to Zarr codecs."""
 
 from __future__ import annotations
 
@@ -112,31 +100,10 @@ def plan_encoding(
     zarr_format: ZarrFormat,
     levels: Levels = Levels.ANYWHERE,
 ) -> Encoding:
-    """Choose the codecs of a movie.
+    """Choose the codecs of a movie; the range of its counts decides the dtype of the codes.
 
-    Parameters
-    ----------
-    profile
-        The profile; ``lossless`` where the noise is unknown.
-    dtype
-        Of the counts.
-    values
-        Their range: it decides the dtype of the codes.
-    calibration
-        The noise model.
-    step
-        Quantisation in noise standard deviations.
-    zarr_format
-        2 or 3.
-    levels
-        Where the counts lie: those on the levels of ``portable`` are stored with that profile.
-
-    Raises
-    ------
-    CodeRangeError
-        When no integer dtype holds the codes.
-    CalibrationError, CodeRangeError
-        For ``anscombe-v1`` outside the valid domain of that format.
+    Raises CodeRangeError if no integer dtype holds the codes, and CalibrationError or CodeRangeError outside the valid
+    domain of a legacy format.
     """
     if not profile.rounds:
         top = np.iinfo(dtype).max if dtype.kind in "ui" else np.finfo(dtype).max
