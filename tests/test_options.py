@@ -12,7 +12,7 @@ import pytest
 
 from dj_photon_codecs import ConfigurationError, PhotonCodec, PhotonMovie, PhotonWriter, write_movie
 from dj_photon_codecs.cli.transfer import write
-from dj_photon_codecs.options import PROFILES, WriteOptions, check_option
+from dj_photon_codecs.options import PROFILES, WriteOptions, check_option, profile_named
 
 DEFAULTS = {option.name: option.default for option in fields(WriteOptions)}
 
@@ -66,6 +66,7 @@ def test_a_value_that_is_not_legal_is_refused_wherever_it_is_given(name: str, va
     given: dict[str, Any] = {name: value}
     takers: list[Callable[[], object]] = [
         lambda: check_option(name, value),
+        *([lambda: profile_named(value)] if name == "profile" else []),
         lambda: WriteOptions(**given),
         lambda: replace(WriteOptions(), **given),
         lambda: write_movie({}, [], **given),

@@ -74,10 +74,10 @@ def _is_step(value: object) -> bool:
 
 
 def _rule(
-    text: str, legal: str, *, allows: Callable[[object], bool] | None = None, choices: tuple[Any, ...] = ()
+    text: str, kind: type, legal: str, *, allows: Callable[[object], bool] | None = None, choices: tuple[Any, ...] = ()
 ) -> dict[str, Any]:
-    """Describe an option that the command line has too: its help, and its legal values in words and as a check."""
-    return {"help": text, "legal": legal, "allows": allows or choices.__contains__, "choices": choices}
+    """Describe an option that the command line has too: help, type, and the legal values in words and as a check."""
+    return {"help": text, "kind": kind, "legal": legal, "allows": allows or choices.__contains__, "choices": choices}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,6 +94,7 @@ class WriteOptions:
         default=0.5,
         metadata=_rule(
             "Rounding, in standard deviations of each count's noise; 0 is lossless.",
+            float,
             f"a number from 0 (lossless) to {_LARGEST_STEP:g} noise standard deviations",
             allows=_is_step,
         ),
@@ -102,12 +103,13 @@ class WriteOptions:
         default=STANDARD.name,
         metadata=_rule(
             "dense is smallest; portable opens in any Zarr reader.",
+            str,
             f"one of {', '.join(PROFILES)}",
             choices=tuple(PROFILES),
         ),
     )
     compressors: Any = None  # checked against the Zarr format when the movie is planned
-    zarr_format: ZarrFormat = field(default=3, metadata=_rule("2 is for older readers.", "2 or 3", choices=(2, 3)))
+    zarr_format: ZarrFormat = field(default=3, metadata=_rule("2 is for older readers.", int, "2 or 3", choices=(2, 3)))
     progress: bool | None = None
 
     def __post_init__(self) -> None:
@@ -139,6 +141,12 @@ class WriteOptions:
     def rounds(self) -> bool:
         """Whether counts are rounded, which takes a noise model."""
         return PROFILES[self.profile].rounds and self.step != 0
+
+
+def profile_named(name: str) -> Profile:
+    """Return a profile; raises ConfigurationError if there is none of this name."""
+    check_option("profile", name)
+    return PROFILES[name]
 
 
 def check_option(name: str, value: object) -> None:

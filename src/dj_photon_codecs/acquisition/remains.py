@@ -15,7 +15,7 @@ from .._zarr import ArrayMetadata, submit
 from ..calibration import calibrate
 from ..errors import AcquisitionWarning, ConfigurationError, DamagedChunkError, FormatError
 from ..handle import PhotonArray, open_array
-from ..options import LOSSLESS, PROFILES, WriteOptions
+from ..options import LOSSLESS, WriteOptions, profile_named
 from ..storage.beside import Beside, put_beside
 from ..storage.chunks import ChunkReader
 from ..storage.claim import CLAIM, Claim, read_claim
@@ -296,7 +296,7 @@ class Remains:
                     blank[start : start + grid.chunk[0]] |= needed
         head = Head(first, block.n_frames, info_of(facts), self.journal.to_dict(), seconds=_latest(block))
         encoding = plan_encoding(
-            PROFILES[record.profile], counts.dtype, values, record.calibration, record.step, metadata.zarr_format
+            profile_named(record.profile), counts.dtype, values, record.calibration, record.step, metadata.zarr_format
         )
         writer = ObjectWriter(metadata, encoding, target)
         content = head.to_bytes() if writer.has_shards else b""

@@ -70,15 +70,15 @@ NOISE = (GAIN, option("--zero-level", "Count without light [ADU]; with --gain, 0
 
 
 def _storage_option(given: Field[Any]) -> Decorator:
-    """An option of ``write_movie``, with the type of its default; click's choices are texts."""
-    kind: Callable[[Any], Any] = type(given.default)
+    """An option of ``write_movie``; click's choices are texts."""
+    kind: Callable[[Any], Any] = given.metadata["kind"]
     texts = [str(choice) for choice in given.metadata["choices"]]
     return option(
         f"--{given.name.replace('_', '-')}",
         given.metadata["help"],
-        str(given.default),
+        None if given.default is None else str(given.default),
         type=click.Choice(texts) if texts else kind,
-        callback=lambda _, __, value: kind(value),
+        callback=lambda _, __, value: None if value is None else kind(value),
     )
 
 
