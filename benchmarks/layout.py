@@ -56,7 +56,7 @@ class Setting:
         noise = Calibration.given(REGIMES[3].gain, REGIMES[3].zero_level)
         with mock.patch.multiple(layout, **numbers):
             self.write.append(seconds(write_movie, folder, counts, calibration=noise, progress=False))
-            shard = layout.plan_layout((_HOUR_FRAMES, *counts.shape[1:]), 2, 3).object_shape
+            shard = layout.plan_grid((_HOUR_FRAMES, *counts.shape[1:]), 2, 3).stored
         movie = open_movie(folder)
         self.ratio, self.objects = movie.compression_ratio, math.ceil(_HOUR_FRAMES / shard[0])
         self.read.append(seconds(getitem, movie, ...))

@@ -10,8 +10,8 @@ import base64
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields, replace
-from typing import Any, ClassVar, TypeGuard
+from dataclasses import dataclass, replace
+from typing import Any, TypeGuard
 
 import datajoint as dj
 import numpy as np
@@ -23,11 +23,12 @@ from datajoint.storage import StorageBackend
 
 from ._datajoint import Statement, current_statement, origin_of_fetched_value, referenced_paths
 from ._row_path import check_new_path, safe_key
-from ._typing import Json, ZarrFormat
+from ._typing import Json
 from ._warn import warnings_about
 from .errors import ConfigurationError, FormatError, PhotonCodecError, StorageError
 from .handle import PhotonArray, UnreadableArray
-from .movies import PhotonMovie, WriteOptions, check_options, write_to
+from .movies import PhotonMovie, write_to
+from .options import DENSE, PORTABLE, ColumnOptions, WriteOptions
 from .sources import as_source, check_names, names_files
 from .storage.location import Location
 from .storage.metadata_checks import check_path
@@ -39,25 +40,15 @@ from .storage.target import remove_written
 _PATH, _STORE, _METADATA = "path", "store", "zarr"
 
 
-class PhotonCodec(SchemaCodec):  # type: ignore[misc]  # DataJoint ships no types
+class PhotonCodec(ColumnOptions, SchemaCodec):  # type: ignore[misc]  # DataJoint ships no types
     """Photon movies in a DataJoint column: ``movie : <photon@store>``.
 
     Insert anything that :func:`~dj_photon_codecs.write_movie` accepts: numpy arrays, memory maps, zarr and dask arrays,
     h5py datasets, fetched handles, file paths, or a :class:`~dj_photon_codecs.PhotonMovie` to set the noise model. A
     fetch returns a lazy :class:`~dj_photon_codecs.PhotonArray`.
 
-    Attributes
-    ----------
-    step
-        Quantisation in noise standard deviations.
-    profile
-        ``standard``, ``dense``, ``portable``, ``lossless`` or ``anscombe-v1``.
-    compressors
-        Compressors to use; None chooses the best one by trial.
-    zarr_format
-        3 or 2.
-    progress
-        Whether to show a progress bar; None shows one if it takes long.
+    The options of :func:`~dj_photon_codecs.write_movie`, such as ``step`` and ``profile``, are class attributes: a
+    subclass changes them.
 
     Examples
     --------
@@ -69,20 +60,6 @@ class PhotonCodec(SchemaCodec):  # type: ignore[misc]  # DataJoint ships no type
     """
 
     name = "photon"
-    step: ClassVar[float] = 0.5
-    profile: ClassVar[str] = "standard"
-    compressors: ClassVar[Any] = None
-    zarr_format: ClassVar[ZarrFormat] = 3
-    progress: ClassVar[bool | None] = None
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Check the options of a subclass when it is defined, before DataJoint registers it."""
-        check_options(cls._options())
-        super().__init_subclass__(**kwargs)
-
-    @classmethod
-    def _options(cls) -> WriteOptions:
-        return WriteOptions(**{option.name: getattr(cls, option.name) for option in fields(WriteOptions)})
 
     def validate(self, value: Any) -> None:
         """Check a value without reading the movie.
@@ -299,14 +276,14 @@ class PhotonPortableCodec(PhotonCodec):
     """``<photon_portable@store>``: stores decoded counts, which any Zarr reader in any language can read."""
 
     name = "photon_portable"
-    profile = "portable"
+    profile = PORTABLE.name
 
 
 class PhotonDenseCodec(PhotonCodec):
     """``<photon_dense@store>``: within a few percent of the smallest size that the movie's noise allows."""
 
     name = "photon_dense"
-    profile = "dense"
+    profile = DENSE.name
 
 
 def _facts(key: dict[str, Any] | None, context: dict[str, Any] | None) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ._arguments import brief_repr
 from .calibration import Calibration, calibrate
 from .errors import PhotonCodecError
-from .movies import PhotonMovie, WriteOptions, check_step, plan_movie
+from .movies import PhotonMovie
+from .options import ESTIMATED, STANDARD, WriteOptions, check_option
 from .sources import Source, as_source, names_files, open_source
 from .storage.chunks import object_format
-from .storage.plan import Design, plan_array
+from .storage.plan import Plan, Request, plan_movie
 
-#: Profiles to try, and the largest number of chunks to compress for each.
-_PROFILES, _CHUNKS = ("standard", "dense", "portable", "lossless"), 6
+#: Largest number of chunks to compress for a profile.
+_CHUNKS = 6
 #: Largest number of pixels to compress for a profile.
 _PIXELS = 3 << 20
 
@@ -84,14 +85,12 @@ def estimate(movie: object, *, step: float = 0.5) -> Estimate:
     if isinstance(movie, PhotonMovie):
         given, signed = movie.noise_model(), movie.signed
         step, movie = (step if movie.step is None else movie.step), movie.movie
-    check_step(step)
+    check_option("step", step)
     if names_files(movie):
         with open_source(movie) as opened:
             return _estimated(as_source(opened), given, step)
     source = as_source(movie)
-    return _estimated(
-        Source(source.value, source.shape, source.dtype, source.in_memory, signed or source.signed), given, step
-    )
+    return _estimated(replace(source, signed=signed or source.signed), given, step)
 
 
 def _estimated(source: Source, calibration: Calibration | None, step: float) -> Estimate:
@@ -99,35 +98,35 @@ def _estimated(source: Source, calibration: Calibration | None, step: float) -> 
     shown, ratios, reasons = noise, {}, [noise.reason]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the estimate includes the reasons
-        for profile in _PROFILES:
+        for profile in ESTIMATED:
             try:
-                design = plan_array(plan_movie(source, WriteOptions(step, profile), noise))
+                plan = plan_movie(Request.of(source, WriteOptions(step=step, profile=profile), noise))
             except PhotonCodecError as error:
                 reasons.append(f"{profile}: {error}")
                 continue
-            if profile == "standard":
-                shown = design.plan.calibration
-            ratios[profile] = _ratio(design)
-            if design.plan.reason:
-                reasons.append(f"{profile}: {design.plan.reason}")
+            if profile == STANDARD.name:
+                shown = plan.request.calibration
+            ratios[profile] = _ratio(plan)
+            if plan.request.reason:
+                reasons.append(f"{profile}: {plan.request.reason}")
     return Estimate(shown, ratios, "; ".join(dict.fromkeys(filter(None, reasons))))
 
 
-def _ratio(design: Design) -> float:
+def _ratio(plan: Plan) -> float:
     """Return the compression ratio of a few chunks spread over the movie."""
-    source, chunk = design.plan.source, design.layout.chunk
+    source, chunk = plan.request.source, plan.request.grid.chunk
     places = [range(0, n, size) for n, size in zip(source.shape, chunk, strict=True)]
     total = math.prod(len(along) for along in places)
     count = min(total, _CHUNKS, max(1, _PIXELS // math.prod(chunk)))
-    coder = object_format(design.metadata, "the estimate").coder
+    coder = object_format(plan.metadata, "the estimate").coder
     raw = stored = 0
     for i in range(count):
         at = _nth(places, (2 * i + 1) * total // (2 * count))
         frames = source.read(at[0], min(at[0] + chunk[0], source.shape[0]))
         counts = frames[(slice(None), *(slice(start, start + n) for start, n in zip(at[1:], chunk[1:], strict=True)))]
         missing = [(0, n - have) for n, have in zip(chunk, counts.shape, strict=True)]
-        full = np.pad(counts, missing, constant_values=design.encoding.padding)
-        stored += len(coder.encode(design.encoding.prepared(full)))
+        full = np.pad(counts, missing, constant_values=plan.encoding.padding)
+        stored += len(coder.encode(plan.encoding.prepared(full)))
         raw += counts.nbytes
     return raw / max(stored, 1)
 

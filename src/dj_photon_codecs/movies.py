@@ -5,7 +5,6 @@ The DataJoint codec calls these functions. They work with a plain path, a URL or
 
 from __future__ import annotations
 
-import logging
 import os
 import zipfile
 from collections.abc import Callable
@@ -16,32 +15,25 @@ from typing import Any, Literal, overload
 import zarr
 
 from ._arguments import brief_repr
-from ._threads import encoding_threads
 from ._typing import ZarrFormat
-from ._warn import warn
 from ._zarr import submit
-from .calibration import Calibration, calibrate
-from .errors import CalibrationError, ConfigurationError, FormatError, LosslessWarning
+from .calibration import Calibration
+from .errors import CalibrationError, ConfigurationError, FormatError
 from .handle import LiveMovie, PhotonArray, open_array
 from .handle.views import record_of_part, whole_movie
-from .sources import Source, as_source, names_files, open_source, warn_of_time_last
+from .options import LOSSLESS, WriteOptions, check_option
+from .sources import as_source, names_files, open_source, warn_of_time_last
 from .storage.beside import Beside, read_beside
 from .storage.claim import read_claim
-from .storage.count_range import ValueRange, value_range
 from .storage.documents import read_documents, read_object, refuse_altered, with_checksums
 from .storage.journal import read_journal
 from .storage.location import Location
-from .storage.plan import WritePlan
-from .storage.profiles import Levels, check_profile
-from .storage.record import MovieRecord, with_record, without_record
+from .storage.origin import Origin
+from .storage.plan import Request
+from .storage.record import with_record, without_record
 from .storage.stores import check_store
 from .storage.target import Target
 from .storage.writer import copy_objects, write_array
-
-_log = logging.getLogger("dj_photon_codecs")
-
-#: Largest ``step`` [noise standard deviations]; a larger value is almost certainly a mistake.
-_LARGEST_STEP = 8.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,36 +86,18 @@ class PhotonMovie:
                 f"PhotonMovie got zero_level={self.zero_level!r} without conversion_gain: the noise depends on both"
             )
         self.noise_model()
-        if self.step is not None:
-            check_step(self.step)
-        if self.profile is not None:
-            check_profile(self.profile)
+        for name, value in self._options().items():
+            check_option(name, value)
+
+    def _options(self) -> dict[str, Any]:
+        """Return the options that this movie has in place of the column's."""
+        return {name: value for name in ("step", "profile") if (value := getattr(self, name)) is not None}
 
     def noise_model(self) -> Calibration | None:
         """Return the given noise model, or None if none was given."""
         if self.conversion_gain is None:
             return self.calibration
         return Calibration.given(self.conversion_gain, self.zero_level)
-
-
-@dataclass(frozen=True)
-class WriteOptions:
-    """Options of :func:`write_movie`; a :class:`PhotonMovie` overrides ``step`` and ``profile``."""
-
-    step: float = 0.5
-    profile: str = "standard"
-    compressors: Any = None
-    zarr_format: ZarrFormat = 3
-    progress: bool | None = None
-
-
-def check_step(step: object) -> float:
-    """Return ``step`` as a float, or raise ConfigurationError if it is not a number from 0 (lossless) to 8."""
-    if isinstance(step, bool) or not isinstance(step, int | float) or not 0 <= step <= _LARGEST_STEP:
-        raise ConfigurationError(
-            f"step must be a number from 0 (lossless) to {_LARGEST_STEP:g} noise standard deviations, got {step!r}"
-        )
-    return float(step)
 
 
 def write_movie(
@@ -189,7 +163,9 @@ def write_movie(
     DenseWarning
         If ``dense`` was requested but a compressor makes the movie smaller.
     """
-    options = WriteOptions(step, profile, compressors, zarr_format, progress)
+    options = WriteOptions(
+        step=step, profile=profile, compressors=compressors, zarr_format=zarr_format, progress=progress
+    )
     return write_to(lambda: Location.of(store), movie, options, calibration)
 
 
@@ -204,64 +180,40 @@ def write_to(
             raise ConfigurationError(
                 f"two noise models: PhotonMovie has {given}, and calibration= is {calibration}; give one of them"
             )
-        calibration = given or calibration
-        options = replace(
-            options,
-            step=options.step if movie.step is None else movie.step,
-            profile=options.profile if movie.profile is None else movie.profile,
-        )
+        calibration, options = given or calibration, replace(options, **movie._options())
         signed, movie = movie.signed, movie.movie
-    check_options(options)
     with ExitStack() as opened:
         if names_files(movie):
             movie = opened.enter_context(open_source(movie))
         warn_of_time_last(movie)
         movie = whole_movie(movie)
-        reason, rounded = None, 0.0
-        stored = movie.record if isinstance(movie, PhotonArray) else record_of_part(movie)
-        if stored is not None:
-            is_part = not isinstance(movie, PhotonArray)
-            if is_part:
-                signed, calibration = True, calibration or stored.calibration
-            same_noise = calibration in (None, stored.calibration)
-            rounded = stored.step or stored.rounded
-            displaced = not stored.step or (is_part and (stored.dithered or not same_noise))
-            if displaced and 0 < options.step <= rounded:
-                reason = f"its counts were rounded by step {rounded:g} before, and would be rounded once more"
-                options = replace(options, step=0.0)
-            elif options.step and same_noise:  # a finer step would round again and restore nothing
-                options = replace(options, step=max(options.step, stored.step))
-        beside = submit(read_beside(movie._location)).result() if isinstance(movie, PhotonArray) else Beside()
+        origin, reason, beside = None, None, Beside()
+        if isinstance(movie, PhotonArray):
+            origin = None if movie.record is None else Origin(movie.record, movie.chunks)
+            beside = submit(read_beside(movie._location)).result()
+        elif (record := record_of_part(movie)) is not None:
+            origin, signed, calibration = Origin(record), True, calibration or record.calibration
+        if origin is not None:
+            options, reason = origin.options_of_copy(options, calibration)
         source = as_source(movie)
         source = replace(source, signed=source.signed or signed)
         if isinstance(movie, PhotonArray) and _settings_agree(movie, options, calibration):
-            submit(refuse_altered(movie._location, movie.record, movie._documents)).result()
-            record = submit(with_checksums(movie._location, movie.record)).result()
-            assert record is not None  # a handle without a record is rewritten, not copied
-            documents = movie._documents
-            if record is not movie.record:
-                documents = with_record(without_record(documents), record)
-            location = place()
-            documents = copy_objects(movie._chunks.reader, documents, location, beside)
-            return PhotonArray(location, documents, record)
-        plan = replace(plan_movie(source, options, calibration, stored=stored), reason=reason, rounded=rounded)
+            return _copied(movie, place, beside)
+        request = Request.of(source, options, calibration, origin=origin, reason=reason)
         location = place()
-        return open_array(location, write_array(location, plan, beside))
+        return open_array(location, write_array(location, request, beside))
 
 
-def check_options(options: WriteOptions) -> None:
-    """Raise ConfigurationError if an option is out of range or two options conflict."""
-    check_step(options.step)
-    check_profile(options.profile)
-    if options.zarr_format not in (2, 3):
-        raise ConfigurationError(f"zarr_format must be 2 or 3, got {options.zarr_format!r}")
-    if options.profile == "dense" and options.zarr_format == 2:
-        raise ConfigurationError("the dense profile needs zarr_format=3, got 2: its entropy coder has no V2 codec")
-    if options.profile == "dense" and options.compressors is not None:
-        raise ConfigurationError(
-            f"the dense profile compresses with its own entropy coder, got compressors={options.compressors!r}: "
-            "leave them out, or use the standard profile"
-        )
+def _copied(movie: PhotonArray, place: Callable[[], Location], beside: Beside) -> PhotonArray:
+    """Copy a stored movie byte for byte."""
+    submit(refuse_altered(movie._location, movie.record, movie._documents)).result()
+    record = submit(with_checksums(movie._location, movie.record)).result()
+    assert record is not None  # a handle without a record is rewritten, not copied
+    documents = movie._documents
+    if record is not movie.record:
+        documents = with_record(without_record(documents), record)
+    location = place()
+    return PhotonArray(location, copy_objects(movie._chunks.reader, documents, location, beside), record)
 
 
 def _settings_agree(movie: PhotonArray, options: WriteOptions, calibration: Calibration | None) -> bool:
@@ -271,90 +223,10 @@ def _settings_agree(movie: PhotonArray, options: WriteOptions, calibration: Cali
         return False
     same_noise = calibration is None or calibration == record.calibration
     same_step = record.step == options.step and record.profile == options.profile
-    lossless = record.profile == "lossless" and (
-        options.profile == "lossless" or record.calibration.verdict == "unknown"
+    lossless = record.profile == LOSSLESS.name and (
+        options.profile == LOSSLESS.name or record.calibration.verdict == "unknown"
     )
     return same_noise and (same_step or lossless) and movie.metadata.zarr_format == options.zarr_format
-
-
-def plan_movie(
-    source: Source,
-    options: WriteOptions,
-    calibration: Calibration | None,
-    values: ValueRange | None = None,
-    stored: MovieRecord | None = None,
-) -> WritePlan:
-    """Choose the noise model and, based on it, the profile.
-
-    ``values`` is the range of the counts; None measures it. ``stored`` is the record of the stored movie that the
-    source is, or is a part of.
-    """
-    # a stored movie was accepted when it was inserted
-    negative_allowed = calibration is not None or source.signed or stored is not None
-    if stored is not None and (calibration is None or calibration == stored.calibration):
-        calibration = stored.calibration  # from the original counts, so better than a new one
-    rounds = options.profile != "lossless" and options.step != 0
-    if values is None and calibration is None and rounds:
-        values, calibration = _measured(source, negative_allowed=negative_allowed)
-    values = values or value_range(source, negative_allowed=negative_allowed)
-    profile, step = options.profile, options.step
-    dense = profile == "dense"
-    if not rounds:
-        profile, step = "lossless", 0.0
-        calibration = calibration or Calibration.unknown("not measured: stored losslessly on request")
-    elif calibration is None:
-        calibration = calibrate(source)
-    if calibration.verdict == "unknown" and profile != "lossless":
-        if profile == "anscombe-v1":
-            raise CalibrationError(
-                f"the anscombe-v1 profile needs a noise model, and there is none: {calibration.reason}"
-            )
-        warn(
-            f"no noise model: {calibration.reason}. The movie is stored losslessly; if you know its "
-            "conversion gain and zero level, insert PhotonMovie(movie, conversion_gain=..., zero_level=...)",
-            LosslessWarning,
-        )
-        profile, step = "lossless", 0.0
-    levels = _levels(stored, calibration, step)
-    if levels is Levels.PORTABLE and profile in ("standard", "dense"):
-        _log.info("the movie keeps the counts and the profile of the portable movie that it is copied from")
-        profile, dense = "portable", False
-    return WritePlan(
-        source=source,
-        values=values,
-        calibration=calibration,
-        profile=profile,
-        entropy_coder=dense,
-        step=step,
-        levels=levels,
-        compressors=options.compressors,
-        zarr_format=options.zarr_format,
-        negative_allowed=negative_allowed,
-        progress=options.progress,
-        # a copy keeps the chunk shape, because the dither depends on the position in the chunk
-        chunk=source.value._reader.grid.chunk if levels is Levels.DITHERED else None,
-    )
-
-
-def _measured(source: Source, *, negative_allowed: bool) -> tuple[ValueRange, Calibration]:
-    """Measure the range of the counts and the noise; movies in memory do both at once, in two threads."""
-    if not source.in_memory:
-        return value_range(source, negative_allowed=negative_allowed), calibrate(source)
-    looking = encoding_threads().submit(value_range, source, negative_allowed=negative_allowed)
-    try:
-        calibration = calibrate(source)
-    finally:
-        values = looking.result()  # an error about invalid counts takes precedence
-    return values, calibration
-
-
-def _levels(stored: MovieRecord | None, calibration: Calibration, step: float) -> Levels:
-    """Return the levels of a stored movie's counts; ANYWHERE if its noise model or step was different."""
-    if stored is None or not stored.step or (stored.step, stored.calibration) != (step, calibration):
-        return Levels.ANYWHERE
-    if stored.dithered:
-        return Levels.DITHERED
-    return Levels.PORTABLE if stored.profile == "portable" else Levels.ANYWHERE
 
 
 def break_claim(store: Any) -> None:

@@ -26,8 +26,6 @@ from dj_photon_codecs.cli import options as options_module
 from dj_photon_codecs.cli import transfer as transfer_module
 from dj_photon_codecs.cli.compare import simulated
 from dj_photon_codecs.cli.inspect import info
-from dj_photon_codecs.cli.options import PROFILES as PROFILE_CHOICES
-from dj_photon_codecs.storage.profiles import PROFILES
 from interrupted import interrupt_while_writing
 from services import S3Server
 
@@ -173,10 +171,6 @@ def test_write_takes_noise_model_step_profile_and_format(shell: Shell, scan: str
     assert (document["profile"], document["step"], document["zarr_format"]) == ("portable", 1.0, 2)
     noise = document["calibration"]
     assert (noise["conversion_gain"], noise["zero_level"], noise["method"]) == (9.5, 98.0, "given")
-
-
-def test_write_takes_every_profile_of_the_library() -> None:
-    assert PROFILE_CHOICES == PROFILES
 
 
 def test_every_option_of_open_source_is_one_of_the_command_line() -> None:

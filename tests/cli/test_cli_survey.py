@@ -16,7 +16,7 @@ import pytest
 
 from dj_photon_codecs import open_source, write_movie
 from dj_photon_codecs.cli import main
-from dj_photon_codecs.cli.options import ESTIMATED
+from dj_photon_codecs.options import ESTIMATED
 from rigs_folder import make
 from services import S3Server
 

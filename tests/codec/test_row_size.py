@@ -17,7 +17,7 @@ from dj_photon_codecs._zarr import metadata_documents, parse_metadata
 from dj_photon_codecs.codec import _row
 from dj_photon_codecs.handle import PhotonArray, open_array
 from dj_photon_codecs.storage import checksums, layout
-from dj_photon_codecs.storage.layout import plan_layout
+from dj_photon_codecs.storage.layout import plan_grid
 from dj_photon_codecs.storage.location import Location
 from dj_photon_codecs.storage.metadata_checks import _MOVIE_BYTES
 from dj_photon_codecs.storage.object_writer import Written
@@ -55,9 +55,7 @@ def test_the_row_of_the_longest_movie_stays_below_100_kB(dimensions: int, itemsi
     """No movie has more than 1 PiB: of frames of 512 x 512 that is 2**32 frames of 8 bits."""
     frame = (512, 512) if dimensions == 3 else (2, 2, 256, 256)
     shape = (_MOVIE_BYTES // (itemsize * math.prod(frame)), *frame)
-    n_chunks = math.prod(
-        -(-n // c) for n, c in zip(shape, plan_layout(shape, itemsize, zarr_format).chunk, strict=True)
-    )
+    n_chunks = math.prod(-(-n // c) for n, c in zip(shape, plan_grid(shape, itemsize, zarr_format).chunk, strict=True))
     short = write_movie({}, np.zeros((2, *frame), f"u{itemsize}"), calibration=NOISE, zarr_format=zarr_format)
     grid = (1 << 20, *[1] * (dimensions - 1))  # a million checksums stand for the rest: their number is all that counts
     assert n_chunks > 1 << 20

@@ -36,7 +36,7 @@ from dj_photon_codecs import (
 )
 from dj_photon_codecs.storage import layout as layout_module
 from dj_photon_codecs.storage import plan
-from dj_photon_codecs.storage.layout import plan_layout
+from dj_photon_codecs.storage.layout import plan_grid
 from interrupted import interrupt_while_writing
 
 GAIN, ZERO = 20.0, 100.0
@@ -531,9 +531,9 @@ def test_a_url_and_a_zarr_store_are_places_too() -> None:
 def test_chunks_hold_one_plane_are_sized_by_pixels_and_gathered_into_shards(
     shape: tuple[int, ...], itemsize: int, chunk: tuple[int, ...], shard: tuple[int, ...]
 ) -> None:
-    plan = plan_layout(shape, itemsize, 3)
-    assert (plan.chunk, plan.shard) == (chunk, shard)
-    assert plan_layout(shape, itemsize, 2).shard is None
+    grid = plan_grid(shape, itemsize, 3)
+    assert (grid.shape, grid.chunk, grid.stored) == (shape, chunk, shard)
+    assert plan_grid(shape, itemsize, 2).stored == chunk
 
 
 def test_frames_larger_than_a_chunk_are_split_and_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

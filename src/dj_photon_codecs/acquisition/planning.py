@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,13 +12,13 @@ import numpy as np
 from .._typing import Json
 from ..calibration import Calibration, calibrate
 from ..errors import ConfigurationError
-from ..movies import WriteOptions, check_options, plan_movie
+from ..options import PROFILES, WriteOptions
 from ..sources import Source
 from ..storage.compression import given_codecs
 from ..storage.count_range import ValueRange
-from ..storage.layout import ENDLESS
+from ..storage.grid import ChunkGrid
 from ..storage.location import Location
-from ..storage.plan import Design, plan_array
+from ..storage.plan import Plan, Request, plan_movie
 from .frame_data import check_attributes
 
 LOG = logging.getLogger("dj_photon_codecs")
@@ -51,11 +51,11 @@ class Setup:
     spill: Location | None = field(init=False, default=None)
 
     def __post_init__(self) -> None:
-        check_options(self.options)
-        if self.options.profile == "anscombe-v1":
+        profile = self.options.profile
+        if PROFILES[profile].legacy:
             raise ConfigurationError(
-                "the anscombe-v1 profile needs to know the highest count before the first frame is written: acquire "
-                "with the lossless profile, and write_movie(path, movie, profile='anscombe-v1') from that"
+                f"the {profile} profile needs to know the highest count before the first frame is written: acquire "
+                f"with the lossless profile, and write_movie(path, movie, profile={profile!r}) from that"
             )
         self.compressors()
         for name, value, ok, allowed in (
@@ -79,11 +79,6 @@ class Setup:
             own = os.path.join(folder.root, os.urandom(8).hex())  # other writers may spill there too
             object.__setattr__(self, "spill", Location.of(own))
 
-    @property
-    def rounds(self) -> bool:
-        """True if counts are rounded, which requires a noise model."""
-        return self.options.profile != "lossless" and self.options.step != 0
-
     def compressors(self) -> list[Json] | None:
         """Return the given compressors as JSON values; None means that they are chosen by trial."""
         if self.options.compressors is None:
@@ -92,7 +87,9 @@ class Setup:
         return [codec.to_dict() if hasattr(codec, "to_dict") else codec.get_config() for codec in codecs]
 
 
-def plan_recording(source: Source, recent: Source, setup: Setup, *, whole: bool, may_wait: bool) -> Design | None:
+def plan_recording(
+    source: Source, recent: Source, setup: Setup, *, grid: ChunkGrid | None, may_wait: bool
+) -> Plan | None:
     """Plan how to store a movie from its first frames, so that any later count can be stored.
 
     The noise model and the compressor serve the whole movie. A recording may start in the dark or in saturation, so
@@ -100,22 +97,21 @@ def plan_recording(source: Source, recent: Source, setup: Setup, *, whole: bool,
     their light changes.
 
     ``source`` has all frames so far, and ``recent`` the latest ones. The noise is measured on the latest, or on all if
-    those show no model. ``whole`` is true if these are all frames of the movie.
+    those show no model. ``grid`` is that of the recording; None if these are all frames of the movie.
     """
     calibration = setup.calibration
-    if may_wait and setup.rounds and light_changes(recent):
+    if may_wait and setup.options.rounds and light_changes(recent):
         LOG.info("the light changes: waiting for more frames to plan by")
         return None
-    if calibration is None and setup.rounds:
+    if calibration is None and setup.options.rounds:
         calibration = calibrate(recent)
         if calibration.verdict == "unknown" and recent.shape != source.shape:
             calibration = calibrate(source)
         if calibration.verdict == "unknown" and may_wait:
             LOG.info("no noise model yet (%s): waiting for light", calibration.reason)
             return None
-    plan = plan_movie(recent, setup.options, calibration, expected_values(source, setup.calibration is not None))
-    shape = source.shape if whole else (ENDLESS, *source.shape[1:])
-    return plan_array(replace(plan, fast=not whole), shape)
+    values = expected_values(source, setup.calibration is not None)
+    return plan_movie(Request.of(recent, setup.options, calibration, values=values, grid=grid, fast=grid is not None))
 
 
 def light_changes(source: Source) -> bool:

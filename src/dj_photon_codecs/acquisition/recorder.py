@@ -82,7 +82,7 @@ class Recorder(Storing):
         if at is not None:
             facts["time"] = float(at)
         low, high = limits = self._limits()
-        holds_all = not self.setup.rounds or (self.dtype.kind != "f" and self.dtype.itemsize <= 2)
+        holds_all = not self.setup.options.rounds or (self.dtype.kind != "f" and self.dtype.itemsize <= 2)
         frame, replaced = without_uncodable(frame, None if holds_all else limits, mask)
         if replaced is not None:
             facts["replaced"] = replaced

@@ -15,7 +15,7 @@ from .._zarr import ArrayMetadata, submit
 from ..calibration import calibrate
 from ..errors import AcquisitionWarning, ConfigurationError, DamagedChunkError, FormatError
 from ..handle import PhotonArray, open_array
-from ..movies import WriteOptions
+from ..options import LOSSLESS, WriteOptions, profile_named
 from ..storage.beside import Beside, put_beside
 from ..storage.chunks import ChunkReader
 from ..storage.claim import CLAIM, Claim, read_claim
@@ -296,7 +296,7 @@ class Remains:
                     blank[start : start + grid.chunk[0]] |= needed
         head = Head(first, block.n_frames, info_of(facts), self.journal.to_dict(), seconds=_latest(block))
         encoding = plan_encoding(
-            record.profile, counts.dtype, values, record.calibration, record.step, metadata.zarr_format
+            profile_named(record.profile), counts.dtype, values, record.calibration, record.step, metadata.zarr_format
         )
         writer = ObjectWriter(metadata, encoding, target)
         content = head.to_bytes() if writer.has_shards else b""
@@ -308,22 +308,21 @@ class Remains:
 
     def _record_anew(self, claimed: Claimed, n_frames: int) -> dict[str, Json]:
         """Record the frames of a movie that had no noise model yet, as its writer would have."""
-        journal, asked, dtype = self.journal, self.journal.options, np.dtype(self.journal.dtype)
+        journal, dtype = self.journal, np.dtype(self.journal.dtype)
         fill = highest(dtype) if dtype.kind == "f" else min(highest(dtype), np.iinfo(dtype.name).max)
         counts, facts, missing = self._gathered(self.frames, 0, n_frames, fill)
-        zarr_format: Any = asked["zarr_format"]
-        options = WriteOptions(float(asked["step"]), str(asked["profile"]), asked.get("compressors"), zarr_format)
+        options = WriteOptions.of_journal(journal.options)
         given: Json = {"backlog_bytes": 2 * counts.nbytes, "flush_seconds": None, "patience_seconds": 60.0}
         given |= {"row": journal.row, "attributes": journal.attributes}
         try:
-            setup = Setup(replace(options, progress=False), **given)
+            setup = Setup(options, **given)
         except ConfigurationError as error:  # a codec is not installed on this machine
             LOG.warning("%s: the compressor is chosen by trial (%s)", self.location.label, error)
-            setup = Setup(replace(options, compressors=None, progress=False), **given)
-        if missing.any() and setup.rounds:  # lost frames must not count as noise
+            setup = Setup(replace(options, compressors=None), **given)
+        if missing.any() and setup.options.rounds:  # lost frames must not count as noise
             noise = calibrate(counts[~missing])
             unknown = noise.verdict == "unknown"
-            lossless = replace(setup.options, profile="lossless")
+            lossless = replace(setup.options, profile=LOSSLESS.name)
             setup = replace(setup, options=lossless) if unknown else replace(setup, calibration=noise)
         recorder = Recorder(self.location, None, journal.frame_shape, dtype, setup)
         recorder.lost = _runs(missing)

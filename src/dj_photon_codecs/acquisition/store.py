@@ -17,7 +17,7 @@ from ..storage.documents import read_object
 from ..storage.journal import Head, frames_key, read_head
 from ..storage.location import Location
 from ..storage.object_writer import Written
-from ..storage.plan import Design
+from ..storage.plan import Plan
 from ..storage.readback import check_first_object
 from ..storage.target import Target
 
@@ -116,15 +116,15 @@ class UnfitError(Exception):
         self.error = error
 
 
-async def check_first(location: Location, design: Design, counts: AnyArray, *, headed: bool) -> None:
+async def check_first(location: Location, plan: Plan, counts: AnyArray, *, headed: bool) -> None:
     """Read back the first block of a movie, and its head if it has one.
 
     Raises UnfitError if it differs from what was written, and StorageError if the store cannot be read.
     """
     try:
-        await check_first_object(location, design.metadata, design.encoding, counts)
+        await check_first_object(location, plan.metadata, plan.encoding, counts)
         if headed:
-            await read_head(location, design.metadata.encode_chunk_key((0,) * counts.ndim))
+            await read_head(location, plan.metadata.encode_chunk_key((0,) * counts.ndim))
     except DamagedChunkError as error:
         raise UnfitError(StorageError(f"the first block does not read back as it was written: {error}")) from error
     except StorageError as error:

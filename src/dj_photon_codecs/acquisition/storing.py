@@ -28,10 +28,10 @@ from ..storage.beside import Beside, put_beside
 from ..storage.chunks import ChunkReader
 from ..storage.claim import CLAIM, Claim
 from ..storage.journal import Head, Journal, head_key, write_journal
-from ..storage.layout import ENDLESS, plan_layout
+from ..storage.layout import ENDLESS, plan_grid
 from ..storage.location import Location, ProcessStore
 from ..storage.object_writer import ObjectWriter, Written
-from ..storage.plan import Design, finished_documents
+from ..storage.plan import Plan, finished_documents
 from ..storage.writer import put_documents
 from .blocks import Block, Frames
 from .frame_data import packed_frame_data
@@ -63,7 +63,8 @@ class Storing:
         options = setup.options
         self._claim, self._pid = claim, os.getpid()
         self._target = DurableTarget(location, sync=setup.sync)
-        self._stride = plan_layout((ENDLESS, *frame_shape), dtype.itemsize, options.zarr_format).object_shape[0]
+        self._grid = plan_grid((ENDLESS, *frame_shape), dtype.itemsize, options.zarr_format)
+        self._stride = self._grid.block_frames
         self._block_bytes = self._stride * int(np.prod(frame_shape)) * dtype.itemsize
         frames = min(_CALIBRATION_FRAMES, max(1, _CALIBRATION_BYTES * self._stride // self._block_bytes))
         #: Number of blocks to plan from, and number of full blocks that may wait in memory.
@@ -75,14 +76,13 @@ class Storing:
         self.lost: tuple[tuple[int, int], ...] = ()
         self.documents: dict[str, Json] | None = None
         self.failure: BaseException | None = None
-        self._design: Design | None = None
+        self._design: Plan | None = None
         self._writer: ObjectWriter
         self._journal = Journal(
             uuid.uuid4().hex,
             frame_shape,
             dtype.name,
-            {name: getattr(options, name) for name in ("step", "profile", "zarr_format")}
-            | {"compressors": setup.compressors()},
+            options.for_journal() | {"compressors": setup.compressors()},
             spill=None if setup.spill is None else setup.spill.root,
             row=setup.row,
             attributes=setup.attributes,
@@ -233,13 +233,13 @@ class Storing:
         source = self._source(blocks)
         recent = self._source(blocks, max(0, source.shape[0] - self._first * self._stride))
         may_wait = not closing and len(full) < max(self._first, self._room // 2)
-        whole = closing and source.shape[0] < self._stride
-        design = plan_recording(source, recent, self.setup, whole=whole, may_wait=may_wait)
+        grid = None if closing and source.shape[0] < self._stride else self._grid
+        design = plan_recording(source, recent, self.setup, grid=grid, may_wait=may_wait)
         if design is None:
             return False
         self._writer = ObjectWriter(design.metadata, design.encoding, self._target)
         self._journal = replace(
-            self._journal, metadata=design.metadata, record=design.record, values=design.plan.values
+            self._journal, metadata=design.metadata, record=design.record, values=design.request.values
         )
         self._design = design
         self._write_journal()

@@ -22,7 +22,7 @@ from ..anscombe.tables import LONG_WORK, prepare
 from ..calibration import Calibration
 from ..errors import InvalidMovieError, LostFramesWarning
 from ..handle import PhotonArray, open_array
-from ..movies import WriteOptions
+from ..options import WriteOptions
 from ..sources import as_source
 from ..storage.claim import Claim, read_claim
 from ..storage.count_range import check_block
@@ -125,7 +125,9 @@ class PhotonWriter:
         gaps: Literal["record", "blank"] = "record",
         attributes: Json | None = None,
     ) -> None:
-        written_as = WriteOptions(step, profile, compressors, zarr_format, progress=False)
+        written_as = WriteOptions(
+            step=step, profile=profile, compressors=compressors, zarr_format=zarr_format, progress=False
+        )
         others = (backlog_bytes, flush_seconds, spill_to, sync, patience_seconds, gaps, attributes)
         self._open(Location.of(store), Setup(written_as, calibration, *others))
 
@@ -273,7 +275,7 @@ class PhotonWriter:
             with self._lock:
                 if self._recorder is None:
                     source = as_source(frames)
-                    if source.dtype.kind == "f" and self._setup.rounds and self._setup.calibration is None:
+                    if source.dtype.kind == "f" and self._setup.options.rounds and self._setup.calibration is None:
                         finite = np.nan_to_num(frames, posinf=0, neginf=0)
                         check_block(finite, 0, negative_allowed=False)
                     self._recorder = Recorder(self._location, self._claim, source.shape[1:], source.dtype, self._setup)

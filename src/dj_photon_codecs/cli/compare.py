@@ -13,6 +13,7 @@ from typing import Any
 
 import click
 
+from ..options import PROFILES
 from .options import NOISE, PLACE, SOURCE, Watched, argument, command, opened, option
 from .output import CHECK_FAILED, columns, report
 
@@ -185,8 +186,12 @@ def _costs(counts: Any, repeat: int, noise: Any) -> dict[str, _Cost]:
         array[:] = counts
 
     ways: dict[str, tuple[Callable[[Path], object], Callable[[Path], Any]]] = {
-        profile: (partial(write_movie, movie=counts, calibration=noise, profile=profile, progress=False), open_movie)
-        for profile in ("standard", "dense", "portable")
+        profile.name: (
+            partial(write_movie, movie=counts, calibration=noise, profile=profile.name, progress=False),
+            open_movie,
+        )
+        for profile in PROFILES.values()
+        if profile.bounded
     }
     ways["zarr lossless (Blosc)"] = (write_plain, partial(zarr.open_array, mode="r"))
     found: dict[str, list[_Cost]] = {name: [] for name in ways}

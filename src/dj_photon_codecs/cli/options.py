@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import Field, fields
 from pathlib import Path
 from typing import Any
 
 import click
 
+from ..options import WriteOptions
+
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 #: A file, a folder or a URL; shells complete it as a path.
 PLACE = click.Path()
-#: Profiles of which sizes are estimated, and all that can be written.
-ESTIMATED = ("standard", "dense", "portable", "lossless")
-PROFILES = (*ESTIMATED, "anscombe-v1")
 #: Seconds of work before a progress bar appears.
 _PATIENCE = 2.0
 
@@ -68,15 +68,24 @@ GAIN: Decorator = click.option(
 )
 NOISE = (GAIN, option("--zero-level", "Count without light [ADU]; with --gain, 0 by default.", type=float))
 
+
+def _storage_option(given: Field[Any]) -> Decorator:
+    """An option of ``write_movie``; click's choices are texts."""
+    kind: Callable[[Any], Any] = given.metadata["kind"]
+    texts = [str(choice) for choice in given.metadata["choices"]]
+    return option(
+        f"--{given.name.replace('_', '-')}",
+        given.metadata["help"],
+        None if given.default is None else str(given.default),
+        type=click.Choice(texts) if texts else kind,
+        callback=lambda _, __, value: None if value is None else kind(value),
+    )
+
+
+_WRITTEN = [given for given in fields(WriteOptions) if given.metadata]
+
 #: How a movie is stored.
-STORAGE = (
-    option("--step", "Rounding, in standard deviations of each count's noise; 0 is lossless.", 0.5, type=float),
-    option(
-        "--profile", "dense is smallest; portable opens in any Zarr reader.", "standard", type=click.Choice(PROFILES)
-    ),
-    option("--zarr-format", "2 is for older readers.", "3", type=click.Choice(["2", "3"])),
-    flag("--signed", "Negative counts are noise around darkness."),
-)
+STORAGE = (*map(_storage_option, _WRITTEN), flag("--signed", "Negative counts are noise around darkness."))
 
 #: Which movie of a file is meant: arguments of :func:`~dj_photon_codecs.open_source`.
 SOURCE = (
@@ -92,6 +101,11 @@ SOURCE = (
     option("--offset", "Where counts begin in a file without a header.", type=int, metavar="BYTES"),
 )
 FRAMES = option("--frames", "Frames from START to before STOP, from 0.", callback=_frames, metavar="START:STOP")
+
+
+def storage_options(given: dict[str, Any]) -> dict[str, Any]:
+    """Take the options of ``write_movie`` out of the parameters of a command."""
+    return {one.name: given.pop(one.name) for one in _WRITTEN}
 
 
 def argument(name: str, **settings: Any) -> Decorator:

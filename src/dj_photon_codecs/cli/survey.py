@@ -16,7 +16,8 @@ from typing import Any
 
 import click
 
-from .options import ESTIMATED, JOBS, argument, command, opened
+from ..options import ESTIMATED
+from .options import JOBS, argument, command, opened
 from .output import CHECK_FAILED, USAGE, Failure, report
 
 #: Folders without recordings.

@@ -15,7 +15,19 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._system import ends_of_processes_are_known, is_running, rename, unlink
-from .options import FRAMES, NOISE, SOURCE, STORAGE, Watched, argument, command, flag, movie_document, opened
+from .options import (
+    FRAMES,
+    NOISE,
+    SOURCE,
+    STORAGE,
+    Watched,
+    argument,
+    command,
+    flag,
+    movie_document,
+    opened,
+    storage_options,
+)
 from .output import ALREADY_THERE, Failure, columns, report
 
 if TYPE_CHECKING:
@@ -37,14 +49,11 @@ def write(
     dest: str,
     conversion_gain: float | None,
     zero_level: float | None,
-    step: float,
-    profile: str,
-    zarr_format: str,
     signed: bool,
     skip_existing: bool,
     force: bool,
     as_json: bool,
-    **which: Any,
+    **others: Any,
 ) -> int:
     """Store the movie SOURCE in the empty or new folder (or URL) DEST.
 
@@ -75,11 +84,12 @@ def write(
         if state not in (State.FILE, State.OTHER, State.WRITING):
             remedy = f"--force replaces it{', --skip-existing leaves it' * (state is State.MOVIE)}; or {remedy}"
         raise Failure(f"{place.location.label} is not empty: {state.value}. Ways out: {remedy}", ALREADY_THERE)
-    with opened(source, **which) as movie:
+    options = storage_options(others)
+    with opened(source, **others) as movie:
         given = PhotonMovie(movie, conversion_gain=conversion_gain, zero_level=zero_level, signed=signed)
 
         def put(path: str) -> PhotonArray:
-            return write_movie(path, given, step=step, profile=profile, zarr_format=3 if zarr_format == "3" else 2)
+            return write_movie(path, given, **options)
 
         stored = _existing(dest, movie) if skipped else place.replace(put) if replaced else put(dest)
     facts = [*movie_facts(stored), *([("skipped", "it was there already")] if skipped else [])]

@@ -19,6 +19,7 @@ from ..calibration.model import StorageNoise
 from ..errors import CalibrationError, FormatError, InvalidMovieError
 from ..handle import PhotonArray
 from ..movies import open_movie
+from ..options import PORTABLE
 from ..sources import Source, as_source, open_source
 
 #: Pixels per block. A dozen float64 arrays of this size are alive at a time: about 50 MiB.
@@ -79,7 +80,7 @@ class Pair:
         known = math.isfinite(calibration.conversion_gain) and math.isfinite(calibration.zero_level)
         photons = calibration if known else storage
         plain = None
-        if record is not None and (record.dithered or record.profile == "portable") and step:
+        if record is not None and (record.dithered or record.profile == PORTABLE.name) and step:
             plain = TransformParameters(
                 storage.zero_level, storage.conversion_gain, step=step, under_root=storage.under_root
             )

@@ -20,7 +20,7 @@ from ..sources import Source, check_unmasked
 from .count_range import ValueRange, check_block
 from .location import Location
 from .object_writer import ObjectWriter, Written
-from .plan import Design
+from .plan import Plan
 from .profiles import Encoding
 from .progress import progress_bar
 from .readback import check_first_object
@@ -59,7 +59,7 @@ def is_dask(value: object) -> bool:
     return hasattr(value, "__dask_graph__") and hasattr(value, "rechunk") and hasattr(value, "to_delayed")
 
 
-def write_blocks(target: Target, design: Design) -> list[Written]:
+def write_blocks(target: Target, plan: Plan) -> list[Written]:
     """Let dask write all blocks of its array; returns them in time order.
 
     Raises InvalidMovieError, CodeRangeError and StorageError, as a local write does. No block is still being written
@@ -67,13 +67,14 @@ def write_blocks(target: Target, design: Design) -> list[Written]:
     """
     import dask
 
-    source, location = design.plan.source, target.location
+    request, location = plan.request, target.location
+    source, stride = request.source, request.grid.block_frames
     write = dask.delayed(_write, pure=False)  # type: ignore[attr-defined]
-    common = location, design.metadata, design.encoding, source.dtype, design.plan.negative_allowed
-    tasks = [write(block, start, design.stride, *common) for start, block in _blocks(source, design.stride)]
-    target.others_write(ObjectWriter(design.metadata, design.encoding, target).keys())
+    common = location, plan.metadata, plan.encoding, source.dtype, request.negative_allowed
+    tasks = [write(block, start, stride, *common) for start, block in _blocks(source, stride)]
+    target.others_write(ObjectWriter(plan.metadata, plan.encoding, target).keys())
     written: list[Written] = []
-    for answers in _computed(tasks, "writing", design.plan.progress, first_alone=True):
+    for answers in _computed(tasks, "writing", request.options.progress, first_alone=True):
         failures = [answer for answer in answers if isinstance(answer, Exception)]
         if failures:
             raise failures[0]

@@ -22,6 +22,11 @@ class ChunkGrid:
     stored: tuple[int, ...]
 
     @property
+    def block_frames(self) -> int:
+        """Frames in a block: the extent of one object in time."""
+        return self.stored[0]
+
+    @property
     def per_object(self) -> tuple[int, ...]:
         """Inner chunks along each axis of an object."""
         return tuple(s // c for s, c in zip(self.stored, self.chunk, strict=True))

@@ -6,9 +6,9 @@ The numbers come from ``benchmarks/layout.py``; ``docs/explanation/layout.md`` h
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
 from .._typing import ZarrFormat
+from .grid import ChunkGrid
 
 #: Pixels in an inner chunk: 16 frames of 512x512. Reading a random frame decodes one chunk.
 CHUNK_PIXELS = 1 << 22
@@ -27,22 +27,9 @@ BLOCK_BYTES = 1 << 27
 ENDLESS = 1 << 40
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Shapes of the inner chunks and of the shards (None if each chunk is a separate object)."""
-
-    chunk: tuple[int, ...]
-    shard: tuple[int, ...] | None
-
-    @property
-    def object_shape(self) -> tuple[int, ...]:
-        """Shape of the region that one object in the store covers."""
-        return self.shard or self.chunk
-
-
-def plan_layout(
+def plan_grid(
     shape: tuple[int, ...], itemsize: int, zarr_format: ZarrFormat, chunk: tuple[int, ...] | None = None
-) -> Layout:
+) -> ChunkGrid:
     """Choose chunk and shard shapes for a movie of ``shape`` (time, ..., height, width); format 2 has no shards.
 
     Each chunk holds one plane over as many frames as fit; a plane larger than a chunk is split along its first axes.
@@ -50,7 +37,7 @@ def plan_layout(
     """
     chunk = chunk or _plan_chunk(shape, itemsize)
     if zarr_format == 2:
-        return Layout(chunk, None)
+        return ChunkGrid(shape, chunk, chunk)
     # A shard grows within the plane first, then over planes, then over time, so that writing is one pass.
     budget = max(1, SHARD_BYTES // (math.prod(chunk) * itemsize))
     shard = list(chunk)
@@ -59,7 +46,7 @@ def plan_layout(
         count = min(budget, chunks) if axis == 0 else _even(chunks, budget)
         shard[axis] = chunk[axis] * count
         budget //= count
-    return Layout(chunk, tuple(shard))
+    return ChunkGrid(shape, chunk, tuple(shard))
 
 
 def _plan_chunk(shape: tuple[int, ...], itemsize: int) -> tuple[int, ...]:

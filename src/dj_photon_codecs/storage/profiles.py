@@ -1,16 +1,4 @@
-"""What lies on disk: from a profile, a noise model and the range of the counts to Zarr codecs.
-
-| profile       | on disk                                              |
-|---------------|------------------------------------------------------|
-| ``standard``  | dithered Anscombe codes, then the best compressor by |
-|               | trial                                                |
-| ``dense``     | dithered Anscombe codes, then the entropy coder      |
-| ``portable``  | counts, rounded with one dither offset for each run  |
-|               | of 65,536; standard codecs only                      |
-| ``lossless``  | counts as inserted, then as ``standard``; the        |
-|               | entropy coder where ``dense`` was asked and it wins  |
-| ``anscombe-v1`` | what the anscombe-transform package reads          |
-"""
+"""What lies on disk: from a profile, a noise model and the range of the counts to Zarr codecs."""
 
 from __future__ import annotations
 
@@ -26,24 +14,10 @@ from ..anscombe.codec_v3 import AnscombeTransformV3
 from ..anscombe.codes import code_range, decode, encode, fill_count, resolved, rounded, smallest_code_dtype
 from ..anscombe.parameters import TransformParameters
 from ..calibration import Calibration
-from ..errors import CodeRangeError, ConfigurationError
+from ..errors import CodeRangeError
+from ..options import Profile
 from .count_range import ValueRange
 from .legacy import legacy_codes, legacy_filter, legacy_parameters
-
-PROFILES = ("standard", "dense", "portable", "lossless", "anscombe-v1")
-
-
-def check_profile(profile: object) -> str:
-    """The name of a profile.
-
-    Raises
-    ------
-    ConfigurationError
-        When there is none of that name.
-    """
-    if profile not in PROFILES:
-        raise ConfigurationError(f"profile must be one of {', '.join(PROFILES)}, got {profile!r}")
-    return str(profile)
 
 
 class Levels(Enum):
@@ -61,7 +35,7 @@ class Encoding:
     Attributes
     ----------
     profile
-        Its name.
+        The profile that it follows.
     filters
         Codecs before the compressor, of the array's Zarr format; none where the counts are stored at their levels.
     fill_value
@@ -72,7 +46,7 @@ class Encoding:
         Where the counts lie before they are stored.
     """
 
-    profile: str
+    profile: Profile
     filters: tuple[Any, ...]
     fill_value: Any
     parameters: TransformParameters | None
@@ -112,13 +86,13 @@ class Encoding:
         """The array that the compressor sees for ``counts``."""
         if self.parameters is None or not self.filters:
             return self.prepared(counts)
-        if self.profile == "anscombe-v1":
+        if self.profile.legacy:
             return legacy_codes(counts, self.parameters)
         return encode(counts, self.parameters)
 
 
 def plan_encoding(
-    profile: str,
+    profile: Profile,
     dtype: np.dtype[Any],
     values: ValueRange,
     calibration: Calibration,
@@ -126,36 +100,15 @@ def plan_encoding(
     zarr_format: ZarrFormat,
     levels: Levels = Levels.ANYWHERE,
 ) -> Encoding:
-    """Choose the codecs of a movie.
+    """Choose the codecs of a movie; the range of its counts decides the dtype of the codes.
 
-    Parameters
-    ----------
-    profile
-        A profile name; ``lossless`` where the noise is unknown.
-    dtype
-        Of the counts.
-    values
-        Their range: it decides the dtype of the codes.
-    calibration
-        The noise model.
-    step
-        Quantisation in noise standard deviations.
-    zarr_format
-        2 or 3.
-    levels
-        Where the counts lie: those on the levels of ``portable`` are stored with that profile.
-
-    Raises
-    ------
-    CodeRangeError
-        When no integer dtype holds the codes.
-    CalibrationError, CodeRangeError
-        For ``anscombe-v1`` outside the valid domain of that format.
+    Raises CodeRangeError if no integer dtype holds the codes, and CalibrationError or CodeRangeError outside the valid
+    domain of a legacy format.
     """
-    if profile == "lossless":
+    if not profile.rounds:
         top = np.iinfo(dtype).max if dtype.kind in "ui" else np.finfo(dtype).max
         return Encoding(profile, (), dtype.type(top), None)
-    if profile == "anscombe-v1":
+    if profile.legacy:
         legacy = legacy_parameters(dtype, values, calibration, step, zarr_format)
         # this format does not transform the fill value: it has to be a code as well
         return Encoding(profile, (legacy_filter(legacy, zarr_format),), dtype.type(np.iinfo("uint8").max), legacy)
@@ -180,7 +133,7 @@ def plan_encoding(
         )
     parameters = replace(wide, encoded_dtype=encoded)
     filters: tuple[Any, ...] = ()
-    if profile in ("standard", "dense"):
+    if profile.stores_codes:
         filters = _filters(parameters, dtype, zarr_format)
     return Encoding(profile, filters, fill_count(parameters, dtype), parameters, levels)
 

@@ -76,7 +76,7 @@ def _check_chunk(
             where = tuple(part.start + i for part, i in zip(region, inside, strict=True))
             raise StorageError(
                 f"{failed}: count {written[inside]} at {where} reads as {read[inside]}. The store altered it, or a "
-                f"codec is at fault: try another store, or profile='lossless' in place of {encoding.profile!r}"
+                f"codec is at fault: try another store, or profile='lossless' in place of {encoding.profile.name!r}"
             )
 
 
@@ -100,7 +100,7 @@ def check_copied_object(copy: ChunkReader, stored: Coords, payload: AnyArray) ->
 def _is_within_bound(counts: AnyArray, stored: AnyArray, encoding: Encoding) -> bool:
     """Whether a compiled loop, where there is one already, finds all stored counts within the bound of invariant 1."""
     parameters, small = encoding.parameters, counts.dtype.kind == "u" and counts.dtype.itemsize <= 2
-    if parameters is None or encoding.profile == "anscombe-v1" or not small or "numba" not in sys.modules:
+    if parameters is None or encoding.profile.legacy or not small or "numba" not in sys.modules:
         return False
     from ..anscombe.kernels import first_beyond
 
@@ -113,7 +113,7 @@ def _beyond_bound(counts: AnyArray, stored: AnyArray, encoding: Encoding) -> Any
     parameters = encoding.parameters
     if parameters is None:
         return np.asarray(counts != stored)
-    if encoding.profile == "anscombe-v1":  # that format has bins of its own: its tables say what is read
+    if encoding.profile.legacy:  # that format has bins of its own: its tables say what is read
         names = parameters.encoded_dtype, parameters.decoded_dtype
         table, inverse = legacy_domain(parameters.conversion_gain, parameters.zero_level, *names)
         return np.asarray(inverse[table[counts]] != stored)

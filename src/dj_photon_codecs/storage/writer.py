@@ -28,10 +28,9 @@ from .chunks import ChunkReader
 from .count_range import ValueRange, check_block, scan
 from .dask_blocks import is_dask, scan_blocks, write_blocks
 from .grid import Coords
-from .layout import plan_layout
 from .location import Location, ProcessStore
 from .object_writer import ObjectWriter, Written
-from .plan import Design, WritePlan, finished_documents, plan_array, without_loss
+from .plan import Plan, Request, finished_documents, plan_movie
 from .progress import progress_bar
 from .readback import check_copied_object, check_first_object
 from .target import Target, all_or_nothing
@@ -43,52 +42,53 @@ _UNTIL_THE_FIRST_IS_STORED = 3
 _AT_ONCE_BYTES = 1 << 28
 
 
-def write_array(location: Location, plan: WritePlan, beside: Beside = Beside()) -> dict[str, Json]:  # noqa: B008  # frozen
+def write_array(location: Location, request: Request, beside: Beside = Beside()) -> dict[str, Json]:  # noqa: B008  # frozen
     """Write a movie and the objects beside it; return the metadata documents by key, as written.
 
     Raises OccupiedError if something is stored there already, CodeRangeError if a given noise model has no codes for
     some counts, StorageError if the store fails, and InvalidMovieError for values that cannot be stored. The last is
     only for movies that are not in memory; others were checked before.
     """
-    if plan.step:
-        prepare(math.prod(plan.source.shape))
+    source = request.source
+    if request.step:
+        prepare(math.prod(source.shape))
     with all_or_nothing(location) as target:
         try:
-            return _write(target, plan_array(plan), beside)
+            return _write(target, plan_movie(request), beside)
         except CodeRangeError as error:
             failure = error
         submit(target.clear()).result()
-        if not plan.source.in_memory:  # a frame outside the sample needs wider codes: look at the whole movie
-            plan = replace(plan, values=_scan(plan))
+        if not source.in_memory:  # a frame outside the sample needs wider codes: look at the whole movie
+            request = replace(request, values=_scan(request))
             try:
-                return _write(target, plan_array(plan), beside)
+                return _write(target, plan_movie(request), beside)
             except CodeRangeError as error:
                 failure = error
             submit(target.clear()).result()
         # The user asked for this noise model or this format, so don't replace it by lossless storage.
-        if plan.calibration.method == "given" or plan.profile == "anscombe-v1":
+        if request.calibration.method == "given" or request.profile.legacy:
             raise failure
-        return _write(target, plan_array(without_loss(plan, str(failure))), beside)
+        return _write(target, plan_movie(request.without_loss(str(failure))), beside)
 
 
-def _write(target: Target, design: Design, beside: Beside) -> dict[str, Json]:
+def _write(target: Target, plan: Plan, beside: Beside) -> dict[str, Json]:
     """Write the movie in one pass with the chosen encoding."""
+    source = plan.request.source
     if target.location.is_icechunk:
-        put_documents(target, metadata_documents(design.metadata))
-    written = (write_blocks if is_dask(design.plan.source.value) else _write_in_order)(target, design)
-    documents = finished_documents(design.metadata, design.record, design.plan.source.shape[0], written)
+        put_documents(target, metadata_documents(plan.metadata))
+    written = (write_blocks if is_dask(source.value) else _write_in_order)(target, plan)
+    documents = finished_documents(plan.metadata, plan.record, source.shape[0], written)
     documents = put_beside(target, documents, beside)
     put_documents(target, documents)
     return documents
 
 
-def _scan(plan: WritePlan) -> ValueRange:
+def _scan(request: Request) -> ValueRange:
     """Return the range of all counts."""
-    source = plan.source
+    source, allowed = request.source, request.negative_allowed
     if is_dask(source.value):
-        stride = plan_layout(source.shape, source.dtype.itemsize, plan.zarr_format).object_shape[0]
-        return scan_blocks(source, stride, negative_allowed=plan.negative_allowed)
-    return scan(source, negative_allowed=plan.negative_allowed)
+        return scan_blocks(source, request.grid.block_frames, negative_allowed=allowed)
+    return scan(source, negative_allowed=allowed)
 
 
 class _Writes:
@@ -122,29 +122,29 @@ class _Writes:
         _settle(*self._under_way)
 
 
-def _write_in_order(target: Target, design: Design) -> list[Written]:
+def _write_in_order(target: Target, plan: Plan) -> list[Written]:
     """Read, encode and store the blocks of a movie, the three steps running concurrently for different blocks."""
-    plan, source = design.plan, design.plan.source
-    writer = ObjectWriter(design.metadata, design.encoding, target)
+    request, source, grid = plan.request, plan.request.source, plan.request.grid
+    writer = ObjectWriter(plan.metadata, plan.encoding, target)
     # One block is read while enough others are encoded to give every thread a chunk. Blocks of a movie in memory need
     # no extra memory, so twice as many are encoded: threads then have work while a block ends.
-    chunks = math.prod(design.layout.object_shape) // math.prod(design.layout.chunk)
+    chunks = math.prod(grid.per_object)
     room = threading.Semaphore(2 + n_threads() * (1 + source.in_memory) // chunks)
     writes = _Writes()
     checked: Future[None] | None = None
-    with progress_bar("writing", source.shape[0], "frame", plan.progress) as advance:
+    with progress_bar("writing", source.shape[0], "frame", request.options.progress) as advance:
         try:
-            for start in range(0, source.shape[0], design.stride):
+            for start in range(0, source.shape[0], grid.block_frames):
                 room.acquire()
-                stop = min(start + design.stride, source.shape[0])
+                stop = min(start + grid.block_frames, source.shape[0])
                 block = source.read(start, stop)
                 if not source.in_memory:
-                    check_block(block, start, negative_allowed=plan.negative_allowed)
-                index, after = start // design.stride, checked
+                    check_block(block, start, negative_allowed=request.negative_allowed)
+                index, after = start // grid.block_frames, checked
                 write = partial(writer.write_block, block, index, encoded=room.release, after=after)
                 first = writes.start(partial(_submitted, write))
                 if checked is None:
-                    checked = submit(_first_checked(first, target, design, block))
+                    checked = submit(_first_checked(first, target, plan, block))
                 del block, write
                 advance(stop - start)
             written = writes.finish()
@@ -161,10 +161,10 @@ def _submitted(write: Callable[[], Coroutine[Any, Any, Written]]) -> Future[Writ
     return submit(write())
 
 
-async def _first_checked(first: Future[Written], target: Target, design: Design, block: AnyArray) -> None:
+async def _first_checked(first: Future[Written], target: Target, plan: Plan, block: AnyArray) -> None:
     """Wait for the first block to be stored, then read its first object back."""
     await asyncio.wrap_future(first)
-    await check_first_object(target.location, design.metadata, design.encoding, block)
+    await check_first_object(target.location, plan.metadata, plan.encoding, block)
 
 
 def put_documents(target: Target, documents: dict[str, Json]) -> None:
