@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import itertools
 import os
 import re
 import subprocess
@@ -10,6 +12,8 @@ import sys
 import threading
 import time
 import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -31,10 +35,12 @@ from dj_photon_codecs import (
     read_frame_data,
     recover_movie,
 )
+from dj_photon_codecs import _threads as threads_module
 from dj_photon_codecs._zarr import submit
 from dj_photon_codecs.acquisition import recorder as recorder_module
 from dj_photon_codecs.acquisition import store as store_module
 from dj_photon_codecs.acquisition import storing as storing_module
+from dj_photon_codecs.storage import layout
 from dj_photon_codecs.storage.target import Target
 from test_acquisition import (
     GAIN,
@@ -232,14 +238,15 @@ class RaiseAt:
 
     def __init__(self, at: int, error: type[BaseException], folder: str) -> None:
         self._at, self._error, self._folder = at, error, folder
+        self._line = itertools.count(1)  # several threads count
         self.lines, self.raised = 0, False
 
     def __call__(self, frame: FrameType, event: str, _: Any) -> Any:
         if not frame.f_code.co_filename.startswith(self._folder):
             return None
         if event == "line" and not self.raised:
-            self.lines += 1
-            if self.lines == self._at:
+            self.lines = line = next(self._line)
+            if line == self._at:
                 self.raised = True
                 raise self._error
         return self
@@ -645,36 +652,68 @@ def test_a_full_disk_costs_no_frame(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert sorted(path.name for path in (disk / "m").iterdir()) == ["c", "zarr.json"]
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-@pytest.mark.parametrize("error", [Interrupt, MemoryError])
-@pytest.mark.parametrize("where", ["acquisition", "storage"])
-def test_an_error_at_any_line_of_what_stores_costs_no_frame(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: type[BaseException], where: str
-) -> None:
-    """Raised in the thread that stores, or on the event loop below it: ``PHOTON_LINES=1`` for every line."""
-    monkeypatch.setattr(storing_module, "FIRST_PAUSE", 0.001)
-    monkeypatch.setattr(storing_module, "_LONGEST_PAUSE", 0.01)
-    folder, every = str(Path(PACKAGE).parent / where), int(os.environ.get("PHOTON_LINES", "97"))
-    counts = camera(STRIDE + 2, shape=(16, 16))
-    run, turns = storing_module.Storing._run, 0
-    for at in range(1, 100_000, every):
-        trace = RaiseAt(at, error, folder)
+async def on_the_loop(function: Callable[[], object]) -> None:
+    function()
 
-        async def on_the_loop(function: Any) -> None:
-            sys.settrace(function)
 
-        def traced(self: Any, trace: RaiseAt = trace) -> None:
+@pytest.fixture
+def traced_in(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str, Any], None]]:
+    """A function that installs a trace function in the thread that stores, on the event loop, or in the pools."""
+    run = storing_module.Storing._run
+
+    def install(where: str, trace: Any) -> None:
+        def traced(self: Any) -> None:
             sys.settrace(trace)
             try:
                 run(self)
             finally:
                 sys.settrace(None)
 
-        if where == "acquisition":
+        def pools(*args: Any, **options: Any) -> ThreadPoolExecutor:
+            return ThreadPoolExecutor(*args, **options, initializer=sys.settrace, initargs=(trace,))
+
+        if where == "the thread that stores":
             monkeypatch.setattr(storing_module.Storing, "_run", traced)
-        writer = PhotonWriter(tmp_path / f"{at}", calibration=NOISE, flush_seconds=0.001, sync=False)
-        if where == "storage":
-            submit(on_the_loop(trace)).result()
+        elif where == "the event loop":
+            submit(on_the_loop(lambda: sys.settrace(trace))).result()
+        else:  # those that encode, read back and sync: new ones
+            monkeypatch.setattr(threads_module, "ThreadPoolExecutor", pools)
+            monkeypatch.setattr(threads_module, "_pools", [])
+            monkeypatch.setattr(threads_module, "_encoders", {})
+            submit(on_the_loop(lambda: asyncio.get_running_loop().set_default_executor(pools(4)))).result()
+
+    yield install
+    install("the event loop", None)
+    install("the pools", None)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("error", [Interrupt, MemoryError])
+@pytest.mark.parametrize(
+    ("where", "room"),
+    [("the thread that stores", "acquisition"), ("the event loop", "storage"), ("the pools", "")],
+    ids=lambda value: value.replace(" ", "-") or "package",
+)
+def test_an_error_at_any_line_of_what_stores_costs_no_frame(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    traced_in: Callable[[str, Any], None],
+    error: type[BaseException],
+    where: str,
+    room: str,
+) -> None:
+    """Raised at a line of a room, run there: ``PHOTON_LINES=1`` for every line."""
+    monkeypatch.setattr(storing_module, "FIRST_PAUSE", 0.001)
+    monkeypatch.setattr(storing_module, "_LONGEST_PAUSE", 0.01)
+    folder, every = str(Path(PACKAGE).parent / room), int(os.environ.get("PHOTON_LINES", "97"))
+    monkeypatch.setattr(layout, "CHUNK_PIXELS", 4 * 16 * 16)
+    monkeypatch.setattr(layout, "SHARD_BYTES", STRIDE * 16 * 16 * 2)
+    counts = camera(STRIDE * 2 + 2, shape=(16, 16))
+    turns = 0
+    for at in range(1, 100_000, every):
+        trace = RaiseAt(at, error, folder)
+        writer = PhotonWriter(tmp_path / f"{at}", calibration=NOISE, flush_seconds=0.001)
+        traced_in(where, trace)
         problems = (error, StorageError)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", AcquisitionWarning)
@@ -687,13 +726,15 @@ def test_an_error_at_any_line_of_what_stores_costs_no_frame(
                 with suppress(*problems):
                     writer.close()
                     break
-            submit(on_the_loop(None)).result()
+            raised, trace.raised = trace.raised, True  # no more of it
             movie = writer.close()
         assert_within_bound(movie[:], counts)
         assert movie.verify(progress=False)
         assert read_frame_data(movie).number.tolist() == list(range(len(counts)))
-        turns += trace.raised
-        if not trace.raised:
+        left = {path.name for path in (tmp_path / f"{at}").rglob("*") if path.is_file()}
+        assert left == {"0", "frames.npz", "zarr.json"}  # "0" is c/N/0/0
+        turns += raised
+        if not raised:
             break
     assert turns > 3
 

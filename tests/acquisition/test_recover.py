@@ -37,7 +37,7 @@ from dj_photon_codecs import (
     recover_row,
     write_movie,
 )
-from dj_photon_codecs.acquisition import store, storing
+from dj_photon_codecs.acquisition import recovery, store, storing
 from dj_photon_codecs.acquisition.writer import _open
 from dj_photon_codecs.cli.places import Place, State
 from dj_photon_codecs.storage.claim import Claim
@@ -527,6 +527,28 @@ def test_two_processes_that_recover_at_once_make_one_movie(tmp_path: Path) -> No
         movie = open_movie(place)
         assert_within_bound(movie[:], counts)
         assert movie.verify(progress=False)
+
+
+def test_a_movie_that_another_process_finishes_while_it_is_looked_at_is_opened(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between looking for its metadata and looking for its remains: as two processes did, one time in twenty."""
+    counts = camera(STRIDE + 9)
+    writer = PhotonWriter(tmp_path / "m", calibration=NOISE)
+    writer.extend(counts)
+    writer.flush()
+    end_writer(writer, tmp_path / "m")
+
+    def overtaken(location: Any) -> PhotonArray:
+        try:
+            return open_movie(location)
+        except FormatError:
+            monkeypatch.undo()
+            recover_movie(location)
+            raise
+
+    monkeypatch.setattr(recovery, "open_movie", overtaken)
+    assert_within_bound(recover_movie(tmp_path / "m")[:], counts)
 
 
 @pytest.mark.parametrize("minutes", [9, 11])

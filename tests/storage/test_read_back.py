@@ -14,9 +14,19 @@ import pytest
 import zarr
 from zarr.storage import MemoryStore, WrapperStore
 
-from dj_photon_codecs import Calibration, PhotonArray, PhotonMovie, PhotonWriter, StorageError, open_movie, write_movie
+from dj_photon_codecs import (
+    AcquisitionWarning,
+    Calibration,
+    PhotonArray,
+    PhotonMovie,
+    PhotonWriter,
+    StorageError,
+    open_movie,
+    write_movie,
+)
 from dj_photon_codecs.storage import layout, plan
 from dj_photon_codecs.storage.object_writer import ObjectWriter
+from dj_photon_codecs.storage.readback import ReadBackError
 
 SHAPE = (7, 16, 16)
 
@@ -181,9 +191,45 @@ def test_a_writer_checks_its_first_object_too() -> None:
     store = Altering(MemoryStore(), flipped)
     writer = PhotonWriter(store, calibration=Calibration.given(1.0, 0.0))
     writer.extend(counts_of("uint16"))
-    with pytest.raises(StorageError, match="does not read back"):
+    with pytest.raises(ReadBackError, match="does not read back"):
         writer.close()
     assert [key for key in store.keys if key.startswith("c/")] == ["c/0/0/0"]
+
+
+class ShortReads(WrapperStore[Any]):
+    """A store whose first reads of the counts end early, or fail with an error."""
+
+    def __init__(self, store: Any, times: int, error: Exception | None = None) -> None:
+        super().__init__(store)
+        self.times, self.error = times, error
+
+    def _with_store(self, store: Any) -> ShortReads:
+        return ShortReads(store, self.times, self.error)
+
+    async def get(self, key: str, *args: Any, **options: Any) -> Any:
+        found = await super().get(key, *args, **options)
+        if found is None or not key.startswith("c/") or not self.times:
+            return found
+        self.times -= 1
+        if self.error is not None:
+            raise self.error
+        return type(found).from_bytes(found.to_bytes()[: len(found) // 2])
+
+
+def test_a_writer_reads_its_first_object_again_after_a_short_read() -> None:
+    store = ShortReads(MemoryStore(), 2)
+    with PhotonWriter(store, profile="lossless") as writer:  # pytest fails on a warning
+        writer.extend(counts_of("uint16"))
+    np.testing.assert_array_equal(writer.movie[:], counts_of("uint16"))
+    assert store.times == 0
+
+
+def test_a_writer_tells_a_store_that_fails_from_one_that_alters_by_the_type_of_the_error() -> None:
+    """Whatever the words of the store: it is tried again."""
+    store = ShortReads(MemoryStore(), 1, OSError("this tape does not read back"))
+    with pytest.warns(AcquisitionWarning, match="tried again"), PhotonWriter(store, profile="lossless") as writer:
+        writer.extend(counts_of("uint16"))
+    np.testing.assert_array_equal(writer.movie[:], counts_of("uint16"))
 
 
 @pytest.mark.parametrize("altered", [flipped, lambda value: None], ids=["a bit flips", "nothing is kept"])

@@ -135,6 +135,8 @@ def _finished(location: Location, spilled: Any) -> PhotonArray | None:
             documents = {}
         keys = [] if location.is_icechunk else submit(Target(location).keys()).result()
         acquired = [key for key in keys if key == JOURNAL or key.startswith(KEPT) or block_index(key) is not None]
-        if "zarr.json" in documents or ".zarray" in documents or not (acquired or spilled is not None):
+        if "zarr.json" in documents or ".zarray" in documents:
+            return open_movie(location)  # another recovery may have finished it meanwhile; if not, this raises again
+        if not (acquired or spilled is not None):
             raise
         return None

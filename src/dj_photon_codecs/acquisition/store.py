@@ -18,7 +18,7 @@ from ..storage.journal import Head, frames_key, read_head
 from ..storage.location import Location
 from ..storage.object_writer import Written
 from ..storage.plan import Plan
-from ..storage.readback import check_first_object
+from ..storage.readback import ReadBackError, check_first_object
 from ..storage.target import Target
 
 #: Number of reads before a chunk counts as lost, because stores sometimes return truncated responses.
@@ -108,29 +108,24 @@ def check_block(reader: ChunkReader, index: int, written: Written) -> None:
         raise StorageError(f"block {index} of {reader.store.location.label} does not read back as it was written")
 
 
-class UnfitError(Exception):
-    """The store or a codec alters the data, so a retry cannot help."""
-
-    def __init__(self, error: StorageError) -> None:
-        super().__init__(str(error))
-        self.error = error
-
-
 async def check_first(location: Location, plan: Plan, counts: AnyArray, *, headed: bool) -> None:
     """Read back the first block of a movie, and its head if it has one.
 
-    Raises UnfitError if it differs from what was written, and StorageError if the store cannot be read.
+    Raises ReadBackError if it differs from what was written, and StorageError if the store cannot be read.
     """
-    try:
-        await check_first_object(location, plan.metadata, plan.encoding, counts)
-        if headed:
-            await read_head(location, plan.metadata.encode_chunk_key((0,) * counts.ndim))
-    except DamagedChunkError as error:
-        raise UnfitError(StorageError(f"the first block does not read back as it was written: {error}")) from error
-    except StorageError as error:
-        if "does not read back" in str(error):
-            raise UnfitError(error) from error
-        raise
+    for left in reversed(range(ATTEMPTS)):
+        try:
+            await check_first_object(location, plan.metadata, plan.encoding, counts)
+            if headed:
+                await read_head(location, plan.metadata.encode_chunk_key((0,) * counts.ndim))
+        except ReadBackError:
+            if not left:
+                raise
+        except DamagedChunkError as error:
+            if not left:
+                raise ReadBackError(f"the first block does not read back as it was written: {error}") from error
+        else:
+            return
 
 
 def remove_each(target: Target, keys: list[str]) -> list[str]:

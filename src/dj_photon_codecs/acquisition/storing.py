@@ -32,12 +32,13 @@ from ..storage.layout import ENDLESS, plan_grid
 from ..storage.location import Location, ProcessStore
 from ..storage.object_writer import ObjectWriter, Written
 from ..storage.plan import Plan, finished_documents
+from ..storage.readback import ReadBackError
 from ..storage.writer import put_documents
 from .blocks import Block, Frames
 from .frame_data import packed_frame_data
 from .planning import LOG, Setup, plan_recording
 from .status import AcquisitionStatus, in_seconds
-from .store import DurableTarget, UnfitError, check_block, check_first, get_frames, put_frames, remove_each
+from .store import DurableTarget, check_block, check_first, get_frames, put_frames, remove_each
 
 #: Maximum number of frames that the noise is measured on, and their maximum size [bytes]; at least one block.
 _CALIBRATION_FRAMES, _CALIBRATION_BYTES = 96, 1 << 28
@@ -163,11 +164,12 @@ class Storing:
                         self._recovered()
                     elif self.setup.spill is not None and self._memory_is_full():
                         self._rescue()
-                except (StorageError, MemoryError) as error:
-                    self._failed(error)
-                except BaseException as error:  # raised again in the thread that appends
-                    self.failure = error.error if isinstance(error, UnfitError) else error
-                    self._rescue()
+                except BaseException as error:
+                    if isinstance(error, StorageError | MemoryError) and not isinstance(error, ReadBackError):
+                        self._failed(error)
+                    else:  # raised again in the thread that appends
+                        self.failure = error
+                        self._rescue()
                 with self._cond:
                     self._cond.notify_all()
                     if not self._has_work():

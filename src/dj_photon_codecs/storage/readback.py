@@ -26,6 +26,11 @@ from .legacy import trusted_metadata
 from .location import Location, ProcessStore
 from .profiles import Encoding
 
+
+class ReadBackError(StorageError):
+    """What was written reads back altered. The store or a codec is at fault, so writing again cannot help."""
+
+
 #: Counts that are compared at a time: what float64 costs in memory.
 _AT_ONCE = 1 << 20
 
@@ -42,8 +47,10 @@ async def check_first_object(location: Location, metadata: ArrayMetadata, encodi
 
     Raises
     ------
+    ReadBackError
+        When a count differs by more than invariant 1 allows (at all, where storing is lossless).
     StorageError
-        When it cannot be read, or a count differs by more than invariant 1 allows (at all, where storing is lossless).
+        When it cannot be read.
     """
     # of a movie that is being acquired the length is not known yet, nor which chunks of the object are the last
     metadata = replace(metadata, shape=(min(len(block), metadata.shape[0]), *metadata.shape[1:]))
@@ -60,7 +67,7 @@ def _check_chunk(
 ) -> None:
     """Raise where the chunk that was read back is not within the bound of what was written."""
     if isinstance(found, MissingChunkError | DamagedChunkError):
-        raise StorageError(f"{failed}: {found}") from found
+        raise ReadBackError(f"{failed}: {found}") from found
     if isinstance(found, Exception):
         raise found
     written = block[region]
@@ -74,7 +81,7 @@ def _check_chunk(
             place = np.unravel_index(int(wrong.argmax()), wrong.shape)
             inside = (start + int(place[0]), *map(int, place[1:]))
             where = tuple(part.start + i for part, i in zip(region, inside, strict=True))
-            raise StorageError(
+            raise ReadBackError(
                 f"{failed}: count {written[inside]} at {where} reads as {read[inside]}. The store altered it, or a "
                 f"codec is at fault: try another store, or profile='lossless' in place of {encoding.profile.name!r}"
             )
@@ -85,16 +92,18 @@ def check_copied_object(copy: ChunkReader, stored: Coords, payload: AnyArray) ->
 
     Raises
     ------
+    ReadBackError
+        When it differs.
     StorageError
-        When it cannot be read, or differs.
+        When it cannot be read.
     """
     failed = f"object {copy.key(stored)!r} of {copy.store.location.label} does not read back as it was written"
     try:
         found = copy.payload(stored)
     except (MissingChunkError, DamagedChunkError) as error:
-        raise StorageError(f"{failed}: {error}") from error
+        raise ReadBackError(f"{failed}: {error}") from error
     if found.tobytes() != payload.tobytes():
-        raise StorageError(f"{failed}, so no other is written. The store altered it: try another one")
+        raise ReadBackError(f"{failed}, so no other is written. The store altered it: try another one")
 
 
 def _is_within_bound(counts: AnyArray, stored: AnyArray, encoding: Encoding) -> bool:
