@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from dataclasses import dataclass, field
 from typing import Any
@@ -100,8 +101,8 @@ def plan_recording(
     those show no model. ``grid`` is that of the recording; None if these are all frames of the movie.
     """
     calibration = setup.calibration
-    if may_wait and setup.options.rounds and light_changes(recent):
-        LOG.info("the light changes: waiting for more frames to plan by")
+    if may_wait and setup.options.rounds and not shows_light(recent, calibration):
+        LOG.info("no light, or it changes: waiting for more frames to plan by")
         return None
     if calibration is None and setup.options.rounds:
         calibration = calibrate(recent)
@@ -114,15 +115,28 @@ def plan_recording(
     return plan_movie(Request.of(recent, setup.options, calibration, values=values, grid=grid, fast=grid is not None))
 
 
-def light_changes(source: Source) -> bool:
-    """Return True if the noise changes strongly within a recording; even a few dark frames count."""
-    if source.shape[0] <= 8:
-        return False
+def shows_light(source: Source, calibration: Calibration | None) -> bool:
+    """Return True if the light is steady, and a given noise model does not say that these frames are dark.
+
+    The light changes if the noise does, so even a few dark frames count. Frames are dark if their mean signal is less
+    than half the noise and explains less than half of its variance.
+    """
+    if source.shape[0] < 2:
+        return True
     places = np.unique(np.linspace(0, source.shape[0] - 2, _PAIRS).astype(int))
     lines = max(1, source.shape[-2] * source.shape[-1] // _PIXELS)
-    pairs = (source.read(place, place + 2)[..., ::lines, :].astype(np.float32) for place in places.tolist())
-    noise = [float(np.mean((pair[1] - pair[0]) ** 2)) for pair in pairs]
-    return max(noise) > _CHANGED * max(min(noise), 1e-3)
+    noise, means = [], []
+    for place in places.tolist():
+        pair = source.read(place, place + 2)[..., ::lines, :].astype(np.float32)
+        noise.append(float(np.mean((pair[1] - pair[0]) ** 2)))
+        means.append(float(pair.mean(dtype=np.float64)))
+    if source.shape[0] > 8 and max(noise) > _CHANGED * max(min(noise), 1e-3):
+        return False
+    if calibration is None or math.isnan(calibration.zero_level):
+        return True
+    signal = (max(means) - calibration.zero_level) / calibration.conversion_gain
+    variance = max(noise) / 2 / calibration.conversion_gain**2
+    return signal > min(variance, variance**0.5) / 2
 
 
 def expected_values(source: Source, calibrated: bool) -> ValueRange:

@@ -237,8 +237,8 @@ class Recorder(Storing):
 
     def check(self) -> None:
         """Read every block back; raise StorageError if one differs from what was written."""
-        assert self._design is not None
-        reader = ChunkReader(self._design.metadata, ProcessStore(self.location))
+        assert self._plan is not None
+        reader = ChunkReader(self._plan.metadata, ProcessStore(self.location))
         for block in self.blocks:
             assert block.written is not None
             check_block(reader, block.index, block.written)

@@ -77,7 +77,7 @@ class Storing:
         self.lost: tuple[tuple[int, int], ...] = ()
         self.documents: dict[str, Json] | None = None
         self.failure: BaseException | None = None
-        self._design: Plan | None = None
+        self._plan: Plan | None = None
         self._writer: ObjectWriter
         self._journal = Journal(
             uuid.uuid4().hex,
@@ -179,7 +179,7 @@ class Storing:
         """Return True if the thread has something to do now, including to exit."""
         if self._halted or self.documents is not None:
             return True
-        wanted = self._closing or self._flush_now or (self._design is not None and bool(self._to_write()))
+        wanted = self._closing or self._flush_now or (self._plan is not None and bool(self._to_write()))
         return wanted and time.monotonic() >= self._next_attempt
 
     def _idle(self) -> float:
@@ -222,7 +222,7 @@ class Storing:
 
     def _plan_if_ready(self) -> bool:
         """Plan how the movie is written once there are enough frames; return True if it is planned."""
-        if self._design is not None:
+        if self._plan is not None:
             return True
         closing, blocks = self._closing, [block for block in list(self.blocks) if block.filled]
         full = [block for block in blocks if block.is_full]
@@ -236,14 +236,12 @@ class Storing:
         recent = self._source(blocks, max(0, source.shape[0] - self._first * self._stride))
         may_wait = not closing and len(full) < max(self._first, self._room // 2)
         grid = None if closing and source.shape[0] < self._stride else self._grid
-        design = plan_recording(source, recent, self.setup, grid=grid, may_wait=may_wait)
-        if design is None:
+        plan = plan_recording(source, recent, self.setup, grid=grid, may_wait=may_wait)
+        if plan is None:
             return False
-        self._writer = ObjectWriter(design.metadata, design.encoding, self._target)
-        self._journal = replace(
-            self._journal, metadata=design.metadata, record=design.record, values=design.request.values
-        )
-        self._design = design
+        self._writer = ObjectWriter(plan.metadata, plan.encoding, self._target)
+        self._journal = replace(self._journal, metadata=plan.metadata, record=plan.record, values=plan.request.values)
+        self._plan = plan
         self._write_journal()
         return True
 
@@ -277,7 +275,7 @@ class Storing:
 
     async def _write(self, block: Block, counts: AnyArray) -> Written:
         """Write a block. Read back the first block, and any block that replaces frame objects."""
-        assert self._design is not None
+        assert self._plan is not None
         head = self._head(block, 0, block.filled).to_bytes() if self._target.keeps_journal else b""
         sharded = self._writer.has_shards
         written = await self._writer.write_block(counts, block.index, head=head if sharded else b"")
@@ -286,9 +284,9 @@ class Storing:
             await self._target.put(key, buffer_of(head))
             block.places.append((self.location, key))
         if block.index == 0:
-            await check_first(self.location, self._design, counts, headed=bool(head) and sharded)
+            await check_first(self.location, self._plan, counts, headed=bool(head) and sharded)
         if any(key.endswith(".frames") for _, key in block.places):
-            reader = ChunkReader(self._design.metadata, ProcessStore(self.location))
+            reader = ChunkReader(self._plan.metadata, ProcessStore(self.location))
             await asyncio.to_thread(check_block, reader, block.index, written)
         return written
 
@@ -344,10 +342,10 @@ class Storing:
                 block.since, block.kept = time.monotonic(), stop
 
     def _write_documents(self) -> None:
-        assert self._design is not None
+        assert self._plan is not None
         written = [block.written for block in self.blocks if block.written is not None]
-        record = replace(self._design.record, lost=self.lost)
-        documents = finished_documents(self._design.metadata, record, self.frames, written)
+        record = replace(self._plan.record, lost=self.lost)
+        documents = finished_documents(self._plan.metadata, record, self.frames, written)
         parts = [(block.first_frame, block.filled, block.info(0, block.filled)) for block in self.blocks]
         frame_data = packed_frame_data(parts, self.setup.arrays, self.repeats)
         documents = put_beside(self._target, documents, Beside(frame_data, self.setup.attributes))
