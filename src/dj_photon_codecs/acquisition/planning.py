@@ -136,7 +136,7 @@ def shows_light(source: Source, calibration: Calibration | None) -> bool:
         return True
     signal = (max(means) - calibration.zero_level) / calibration.conversion_gain
     variance = max(noise) / 2 / calibration.conversion_gain**2
-    return signal > min(variance, variance**0.5) / 2
+    return signal > min(variance, math.sqrt(variance)) / 2
 
 
 def expected_values(source: Source, calibrated: bool) -> ValueRange:
