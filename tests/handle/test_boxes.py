@@ -139,7 +139,7 @@ STEPS: dict[str, tuple[Callable[[PhotonArray], Any], list[tuple[list[int], int]]
     "an earlier one": (lambda movie: movie[DEPTH], []),
     "a later one decodes the whole chunk": (lambda movie: movie[DEPTH + 4], [(BOTH, DEPTH)]),
     "any other of the chunk is there": (lambda movie: movie[2 * DEPTH - 1], []),
-    "the last frame of a chunk": (lambda movie: movie[DEPTH - 1], [(BOTH, DEPTH)]),
+    "frame by frame, all at once": (lambda movie: [movie[i] for i in range(DEPTH)], [(BOTH, DEPTH)]),
     "a crop": (lambda movie: movie[2 * DEPTH :, 10:20, 3:5], [([0], DEPTH)]),
     "a pixel of another band decodes the whole chunk": (lambda movie: movie[2 * DEPTH :, 140, 3], [(BOTH, DEPTH)]),
 }
@@ -153,6 +153,20 @@ def test_what_is_decoded(movie: tuple[Path, Any], decoded: list[Any]) -> None:
         found[name] = decoded.copy()
         decoded.clear()
     assert found == {name: expected for name, (_, expected) in STEPS.items()}
+
+
+def test_a_box_of_a_chunk_that_is_read_ahead_waits_for_it(movie: tuple[Path, Any], decoded: list[Any]) -> None:
+    handle = open_movie(movie[0])
+    np.testing.assert_array_equal(np.stack(list(handle.frames())), movie[1])
+    assert decoded == [(BOTH, DEPTH)] * 3
+
+
+def test_no_chunk_of_a_remote_movie_is_fetched_twice(movie: tuple[Path, Any], decoded: list[Any]) -> None:
+    handle = write_movie("memory://boxes/movie", movie[1][:DEPTH], calibration=NOISE, profile="dense")
+    decoded.clear()
+    frame = handle[2]
+    assert decoded == [(BOTH, DEPTH)]
+    np.testing.assert_array_equal(frame, handle[:][2])
 
 
 def test_the_cache_counts_what_it_holds(movie: tuple[Path, Any]) -> None:

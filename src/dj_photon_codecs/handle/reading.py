@@ -104,7 +104,7 @@ class CachedChunks:
 
         Callers that copy the whole chunk pass ``keep=False``. The chunk is then decoded into a buffer of this thread,
         which the next one overwrites. ``threads`` limits the decoding threads. Callers that need only a ``box`` name
-        it; a chunk of which another box is in the cache is decoded whole.
+        it. If another box of the chunk is in the cache, or the whole chunk is being decoded, they get the whole chunk.
         """
         held = CACHE.get((self.owner, coords))
         if held is not None:
@@ -112,6 +112,9 @@ class CachedChunks:
                 return held
             box = None
         self.admitted()
+        box = self.reader.to_decode(box)
+        if box is not None and self._under_way.has((coords, None)):
+            box = None
         if not keep:
             return self.reader.read(coords, rooms.take, threads)
         return self._under_way.do((coords, box), partial(self._load, coords, threads, box))

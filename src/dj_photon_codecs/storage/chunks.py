@@ -83,6 +83,7 @@ class ChunkReader:
         self._dtype = self.spec.dtype.to_native_dtype()
         # if the transform is the first codec, chunks are kept as codes
         transformed = first is not None and type(first.codec) is AnscombeTransformV3
+        self._first = int(transformed)
         self._parameters = first.codec.parameters(self._dtype) if transformed else None
 
     @property
@@ -117,11 +118,23 @@ class ChunkReader:
         frames = f"frames {start} to {stop - 1}" if stop - start > 1 else f"frame {start}"
         return f"chunk {coords} ({frames}) in {place}"
 
+    def to_decode(self, box: Box | None) -> Box | None:
+        """Return a box if decoding it alone saves enough to risk reading the chunk again, otherwise None.
+
+        The second read costs a request in a remote store, and is certain if the first frame of a chunk is read because
+        all frames are read in turn.
+        """
+        frames, *rows, _ = self.spec.shape
+        if box is None or box.frames == 1 < frames or not self.store.location.is_local:
+            return None
+        alone = box.frames * (box.last_row - box.first_row) <= _LARGEST_BOX * frames * math.prod(rows)
+        return box if alone and self.format.coder.decodes_boxes(self._first) else None
+
     def read(self, coords: Coords, room: Room = new_room, threads: int = 1, box: Box | None = None) -> Chunk:
         """Fetch and decode one inner chunk; it has the full chunk shape even at the edges of the array.
 
-        ``room`` allocates the arrays to decode into, and ``threads`` is the most threads that decoding may use. The
-        chunk has at least the ``box``, or everything if it is None.
+        ``room`` allocates the arrays to decode into, and ``threads`` is the most threads that decoding may use. Only
+        the ``box``, from :meth:`to_decode`, is decoded, or everything if it is None.
 
         Raises
         ------
@@ -315,11 +328,8 @@ class ChunkReader:
         self, payload: AnyArray, coords: Coords, room: Room = new_room, threads: int = 1, box: Box | None = None
     ) -> Chunk:
         """Decode a chunk or a box of it, and check that these are the bytes that were written for it."""
-        coder, transformed = self.format.coder, self._parameters is not None
-        if box is not None and not (coder.decodes_boxes(int(transformed)) and self._pays(box)):
-            box = None
         try:
-            decoded = coder.decode(payload, first=int(transformed), room=room, threads=threads, box=box)
+            decoded = self.format.coder.decode(payload, first=self._first, room=room, threads=threads, box=box)
             decoded = decoded if decoded.shape == self.spec.shape else decoded.reshape(self.spec.shape)
             chunk = Chunk(decoded)
             if self._parameters is not None:
@@ -335,11 +345,6 @@ class ChunkReader:
             ) from error
         self._check_identity(payload, coords)
         return chunk
-
-    def _pays(self, box: Box) -> bool:
-        """Whether decoding a box saves enough to risk decoding the chunk again when more of it is wanted."""
-        frames, *rows, _ = self.spec.shape
-        return box.frames * (box.last_row - box.first_row) <= _LARGEST_BOX * frames * math.prod(rows)
 
     def _refuse_machine_fault(self, error: Exception, coords: Coords) -> None:
         """Raise StorageError if decoding failed because this machine lacks something; the chunk may be intact."""

@@ -28,6 +28,10 @@ class SharedWork(Generic[T]):
             with suppress(CancelledError):  # whoever did it was interrupted
                 return shared.result()
 
+    def has(self, name: Hashable) -> bool:
+        """Whether work of this name is under way."""
+        return (os.getpid(), name) in self._under_way
+
     def _done(self, key: tuple[int, Hashable], mine: Future[T], work: Callable[[], T]) -> T:
         try:
             result = work()

@@ -104,6 +104,7 @@ def check_mounted(location: Location, referenced: Callable[[], Iterable[str]]) -
     if root is None or (not location.is_local and (location.filesystem, root) in _marked):
         return
     if submit(read_object(replace(location, root=root), MARKER)).result() is not None:
+        _marked.add((location.filesystem, root))  # writing it again could leave a temporary file if this one is killed
         return
     lost = []
     for path in referenced():
