@@ -204,8 +204,7 @@ class _Step:
             elements: AnyArray = value.view(stored).reshape(self.spec.shape)
             return elements.astype(stored.newbyteorder("="), copy=False)
         if hasattr(self.codec, "decode_now"):
-            part = () if box is None else (box,)
-            decoded: AnyArray = self.codec.decode_now(value, self.spec, room, threads, *part)
+            decoded: AnyArray = self.codec.decode_now(value, self.spec, room, threads, box)
             return decoded
         prototype = self.spec.prototype
         given: Any = (

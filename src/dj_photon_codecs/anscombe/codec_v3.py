@@ -13,7 +13,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 from zarr.abc.codec import ArrayArrayCodec
 
-from .._typing import AnyArray
+from .._typing import AnyArray, Box
 from .._zarr import ArraySpec, EncodingRoom, NDBuffer, zarr_dtype
 from ..errors import ConfigurationError
 from .codes import decode, encode
@@ -123,8 +123,10 @@ class AnscombeTransformV3(ArrayArrayCodec):
     def _decode(self, codes: AnyArray, dtype: np.dtype[Any]) -> AnyArray:
         return decode(codes, self.parameters(dtype)).astype(dtype, copy=False)
 
-    def decode_now(self, codes: AnyArray, chunk_spec: ArraySpec, room: Any, threads: int) -> AnyArray:
-        """Decode a chunk in the calling thread."""
+    def decode_now(
+        self, codes: AnyArray, chunk_spec: ArraySpec, room: Any, threads: int, box: Box | None = None
+    ) -> AnyArray:
+        """Decode a whole chunk in the calling thread, whatever the box."""
         return self._decode(codes, chunk_spec.dtype.to_native_dtype()).reshape(chunk_spec.shape)
 
     def encode_now(self, counts: AnyArray, room: EncodingRoom) -> AnyArray:

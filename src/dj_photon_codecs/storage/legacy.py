@@ -28,7 +28,7 @@ def trusted_metadata(metadata: ArrayMetadata) -> ArrayMetadata:
 
 
 def _trusted(codec: Any, dtype: str) -> Any:
-    """Our codec for theirs; that of Zarr V2 has no dtype in its metadata, takes every array for int16, and is told."""
+    """Return our codec for one of theirs; the Zarr V2 one would read any array as int16, so it is given the dtype."""
     if getattr(codec, "codec_id", "") == _NAME:
         decoded = dtype if dtype in ("int16", "uint16") else "int16"
         return LegacyAnscombeV2(codec.zero_level, codec.conversion_gain, decoded_dtype=decoded)

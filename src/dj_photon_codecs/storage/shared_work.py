@@ -25,7 +25,7 @@ class SharedWork(Generic[T]):
             shared = self._under_way.setdefault(key, mine)
             if shared is mine:
                 return self._done(key, mine, work)
-            with suppress(CancelledError):  # whoever did it was interrupted
+            with suppress(CancelledError):  # the thread that did the work was interrupted
                 return shared.result()
 
     def has(self, name: Hashable) -> bool:
