@@ -67,7 +67,7 @@ def main() -> None:
     parser.add_argument("--coded-frames", type=int, default=64, help="of the movies whose codes are coded")
     parser.add_argument("--size", type=int, default=512, help="height and width of a frame, a multiple of 4")
     recording = ROOT / "examples" / "data" / "fmi_two_photon.tif"
-    parser.add_argument("--recording", type=Path, default=recording, help="stored as well, repeated to that length")
+    parser.add_argument("--recording", type=Path, default=recording, help="stored as well, repeated to that size")
     parser.add_argument("--regimes", default="0,1,3", help="in a folder: numbers from 0, with commas, or all")
     parser.add_argument("--coded-regimes", default="all", help="of the coders: as --regimes")
     parser.add_argument("--gigabytes", default="0.1,1,10", help="lengths of the movies that grow")

@@ -183,13 +183,13 @@ def _readme(part: Record) -> str:
             worst = max(record["worst error [sigma]"] for (name, _), record in of.items() if name == method)
             ratios = ["crashed" if one is None else f"{one['ratio']:.2f}" for one in found]
             rows.append([_shown(method), *ratios, *_timed_cells(found[0])[:4], f"{worst:.2f}"])
-    n = len(shown)
+    n, gigabytes = len(shown), 2 * part["frames"] * part["size"] ** 2 / 1e9
     _bold_best(rows, (*range(1, n + 1), n + 1, n + 2, n + 4))
     _bold_best(rows, (n + 3,), largest=False)
     return (
         f"{table(head, rows)}\n\n"
-        f"Speeds are for the {short(movies[0])} movie: {part['frames']} frames, 2 cores, best of {part['repeat']} "
-        "runs, measured together by `benchmarks/comparison.py` ([more movies and methods, machine, versions]"
+        f"Speeds are for the {short(movies[0])} movie at {gigabytes:.2g} GB on 2 cores, best of {part['repeat']} runs, "
+        "measured together by `benchmarks/comparison.py` ([more movies and methods, machine, versions]"
         f"({_PERFORMANCE})). Writing with `standard` or `dense` includes measuring the noise. The worst error is in "
         f"noise standard deviations, over {len(movies)} movies."
     )

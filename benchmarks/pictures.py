@@ -37,7 +37,7 @@ def _style(name: str) -> tuple[str, str]:
 
 def _plain_ticks(axis: Any) -> None:
     """Numbers such as 50, 100 and 200 on a logarithmic axis, in place of powers of ten."""
-    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_locator(LogLocator(subs=(1, 3)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
 

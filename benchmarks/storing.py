@@ -55,7 +55,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Recording:
-    """A real recording, repeated to the length of the others. Its noise is what this package measures.
+    """A real recording, repeated until it has as many pixels as the others. Its noise is what this package measures.
 
     Parameters
     ----------
@@ -70,13 +70,13 @@ class Recording:
         """In the tables."""
         return f"two-photon recording {self.path.stem}"
 
-    def load(self, frames: int) -> tuple[Counts, Regime, Callable[[Any], Any]]:
+    def load(self, pixels: int) -> tuple[Counts, Regime, Callable[[Any], Any]]:
         """The counts, the noise that peers are told, and the noise standard deviation at counts [ADU]."""
         from dj_photon_codecs import calibrate, open_source
 
         once = np.asarray(open_source(self.path))
         noise = calibrate(once).storage_noise
-        counts = np.resize(once, (frames, *once.shape[1:]))
+        counts = np.resize(once, (pixels // once[0].size, *once.shape[1:]))
         told = Regime(float("nan"), noise.conversion_gain, noise.zero_level, float("nan"))
         return counts, told, lambda counts: np.sqrt(noise.variance(counts))
 
@@ -163,10 +163,10 @@ def measure_folder(options: argparse.Namespace, pythons: dict[str, str], say: Ca
     records = []
     if options.recording is not None:
         recording = Recording(options.recording)
-        counts, told, sigma = recording.load(options.frames)
+        counts, told, sigma = recording.load(options.frames * options.size**2)
         movie = _Movie(recording.name, counts, told, sigma, {}, None)
         records += _folder(options, movie, pythons, say)
-    for regime in chosen(options.regimes):
+    for regime in (chosen(options.regimes) if options.regimes else ()):
         rng = np.random.default_rng(options.seed)
         counts, means = simulate(regime, options.frames, options.size, rng, means=True)
         limits = {
