@@ -96,8 +96,8 @@ def test_worked_example_is_the_formula_of_the_page() -> None:
     text = " ".join(PAGE.split("\n## Worked example")[1].split("```")[0].split())
     assert "A movie of `uint8`, 6 frames of 8 rows of 18 columns." in text
     assert "`20 + x // 6 + ((7 * x + 5 * y + 3 * t) mod 11) // 9`" in text
-    assert "frame 2, which is 9 throughout, and for the pixel `t = 4, y = 5, x = 7`, which is 210" in text
-    assert f"a payload of {len(worked_payload())} bytes" in text
+    assert "frame 2, which is 9 throughout, and at the pixel `t = 4, y = 5, x = 7`, which is 210" in text
+    assert f"The payload has {len(worked_payload())} bytes" in text
     assert same(worked_payload(), SHAPE, DTYPE) == WORKED
 
 
@@ -105,9 +105,9 @@ def test_dithered_example_is_the_formula_of_the_page() -> None:
     text = " ".join(PAGE.split(f"\n{DITHERED_EXAMPLE}")[1].split("```")[0].split())
     assert "A movie of `uint8`, 6 frames of 8 rows of 12 columns." in text
     assert "`(5000 + 300 * x + 100 * y + U[n] + 512) >> 10`" in text
-    assert "frame 1, which is 3 throughout, and for the pixel `t = 4, y = 5, x = 7`, which is 210" in text
+    assert "frame 1, which is 3 throughout, and at the pixel `t = 4, y = 5, x = 7`, which is 210" in text
     payload = worked_payload(DITHERED_EXAMPLE)
-    assert f"a payload of {len(payload)} bytes" in text
+    assert f"The payload has {len(payload)} bytes" in text
     assert same(payload, DITHERED_SHAPE, DTYPE) == DITHERED
     assert same(set_field(payload, "dithered", 0), DITHERED_SHAPE, DTYPE) is None
 

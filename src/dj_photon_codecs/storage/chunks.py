@@ -56,7 +56,7 @@ def object_format(metadata: ArrayMetadata, label: str) -> ObjectFormat:
     except (TypeError, ValueError, NotImplementedError) as error:
         raise FormatError(
             f"the codecs in the metadata of {label} do not fit together ({type(error).__name__}: {error}): it was "
-            "altered or made up"
+            "altered or forged"
         ) from error
 
 

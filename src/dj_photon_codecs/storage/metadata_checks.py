@@ -1,4 +1,4 @@
-"""What metadata may ask for: a row or a document that was made up is refused before anything is allocated for it."""
+"""Check metadata before anything is allocated for it: a forged row or document is refused."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def check_path(path: object, where: str) -> None:
     if not isinstance(path, str) or not path or _ELSEWHERE.search(path):
         raise FormatError(
             f"{where} names the path {path!r:.200}: a movie lies inside its store, at a relative path without "
-            "'..'; the row was altered or made up"
+            "'..'; the row was altered or forged"
         )
 
 
@@ -78,7 +78,7 @@ def check_metadata(metadata: ArrayMetadata, record: MovieRecord | None, where: s
     if n_bytes > _MOVIE_BYTES:
         raise FormatError(
             f"the metadata of {where} describes a movie of shape {metadata.shape} {dtype}, {n_bytes:.3g} bytes: "
-            f"at most {_MOVIE_BYTES:.3g} are read; it was altered or made up"
+            f"at most {_MOVIE_BYTES:.3g} are read; it was altered or forged"
         )
     if min(*outer, *chunk, 1) < 1 or math.prod(chunk) * dtype.itemsize > _CHUNK_BYTES:
         raise FormatError(
@@ -90,13 +90,13 @@ def check_metadata(metadata: ArrayMetadata, record: MovieRecord | None, where: s
         raise FormatError(
             f"the metadata of {where} has shards of shape {outer} (chunk_grid) with chunks of shape {chunk} "
             f"(chunk_shape): each has an index of {per_shard:.3g} chunks, and at most {_SHARD_CHUNKS} are read; it was "
-            "altered or made up"
+            "altered or forged"
         )
     n_chunks = math.prod(math.ceil(n / c) for n, c in zip(metadata.shape, chunk, strict=True))
     if n_chunks > max(_MANY_CHUNKS, n_bytes // _SMALL_CHUNK):
         raise FormatError(
             f"the metadata of {where} has {n_chunks:.3g} chunks of shape {chunk} (chunk_shape): of more than "
-            f"{_MANY_CHUNKS} each has at least {_SMALL_CHUNK} bytes of counts; it was altered or made up"
+            f"{_MANY_CHUNKS} each has at least {_SMALL_CHUNK} bytes of counts; it was altered or forged"
         )
     if record is not None and record.original_bytes != n_bytes:
         raise FormatError(
@@ -119,7 +119,7 @@ def check_nesting(documents: dict[str, Json], where: str) -> None:
             if depth > _NESTED:
                 raise FormatError(
                     f"{name!r} in {place} of {where} is nested {depth} levels deep, and at most {_NESTED} are read: it "
-                    "was altered or made up"
+                    "was altered or forged"
                 )
 
 
