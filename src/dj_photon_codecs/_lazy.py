@@ -1,4 +1,4 @@
-"""Public names imported on first use, and properties computed on first use."""
+"""Public names and methods imported on first use, and properties computed on first use."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import sys
 from collections.abc import Callable
 from importlib import import_module
+from types import MethodType
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -30,6 +31,23 @@ class cached_property(Generic[T]):
             return self  # type: ignore[return-value]  # accessed on the class, like any descriptor
         value: T = instance.__dict__.setdefault(self._name, self._compute(instance))
         return value
+
+
+class imported_method:
+    """A method whose function is in another module under the same name, imported when the method is first used.
+
+    The class needs neither that module nor the libraries that it needs, and ``help`` shows the function's own text.
+    """
+
+    def __init__(self, module: str) -> None:
+        self.module = module
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self._name = name
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Callable[..., Any]:
+        function: Callable[..., Any] = getattr(import_module(self.module), self._name)
+        return function if instance is None else MethodType(function, instance)
 
 
 def attach_stub(package: str, file: str) -> tuple[list[str], Callable[[str], Any], Callable[[], list[str]]]:

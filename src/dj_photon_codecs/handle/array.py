@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import zarr
 
-from .._lazy import cached_property
+from .._lazy import cached_property, imported_method
 from .._system import n_cores
 from .._threads import Group, wait
 from .._typing import AnyArray, Box, Json
@@ -376,6 +376,9 @@ class PhotonArray(LazyArray, _ZarrArray):  # type: ignore[misc, override]  # sha
         return dask.array.from_array(  # type: ignore[no-untyped-call]
             self, chunks=self._chunks.reader.grid.chunk, asarray=False, fancy=False
         )
+
+    # Named, not imported: a bridge knows the handle, and the handle needs no bridge.
+    to_suite2p = imported_method("dj_photon_codecs.bridges.suite2p")
 
 
 def open_array(location: Location, documents: dict[str, Json], record: MovieRecord | None = None) -> PhotonArray:
