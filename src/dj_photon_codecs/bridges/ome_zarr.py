@@ -90,8 +90,7 @@ def to_ome_zarr(
         try:
             first = _written(movie, _inside(location, "0"), profile or movie.profile, axes, progress)
             levels = _empty_levels(first, location)
-            with location.errors_named(f"the smaller levels at {location.label} could not be written"):
-                _fill(levels, movie, (first.shards or first.chunks)[0], progress)
+            _fill(levels, movie, location, (first.shards or first.chunks)[0], progress)
             ome = _metadata(first, axes, 1 + len(levels), name)
         except BaseException:
             target.others_write(submit(target.keys()).result())  # so that they are removed too
@@ -154,7 +153,9 @@ def _is_large(shape: tuple[int, ...], level: int) -> bool:
     return max(height, width) > _SMALL and min(height, width) > 1
 
 
-def _fill(levels: list[zarr.Array[Any]], movie: PhotonArray, n_frames: int, progress: bool | None) -> None:
+def _fill(
+    levels: list[zarr.Array[Any]], movie: PhotonArray, location: Location, n_frames: int, progress: bool | None
+) -> None:
     """Read the movie once, ``n_frames`` at a time, and write their means to all levels."""
     with progress_bar("smaller levels", len(movie), "frame", progress) as advance:
         for start in range(0, len(movie) if levels else 0, n_frames):
@@ -162,7 +163,8 @@ def _fill(levels: list[zarr.Array[Any]], movie: PhotonArray, n_frames: int, prog
             means = movie[start:stop]
             for level in levels:
                 means = _halved(means)
-                level[start:stop] = means if level.dtype.kind == "f" else np.rint(means)
+                with location.errors_named(f"level {level.basename} of {location.label} could not be written"):
+                    level[start:stop] = means if level.dtype.kind == "f" else np.rint(means)
             advance(stop - start)
 
 
