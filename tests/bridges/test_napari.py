@@ -43,7 +43,7 @@ def test_the_manifest_names_what_is_there() -> None:
 
 
 def test_the_layers_of_a_real_recording(recording: PhotonArray) -> None:
-    (counts, shown, kind), (unit, hidden, _) = layers(recording, frame_rate=30, pixel_size=(0.5, 0.4))
+    (unit, hidden, _), (counts, shown, kind) = layers(recording, frame_rate=30, pixel_size=(0.5, 0.4))
     assert kind == "image"
     np.testing.assert_array_equal(counts[50], recording[50])
     np.testing.assert_array_equal(unit[50], recording.stabilized[50])
@@ -71,7 +71,7 @@ def test_a_movie_that_lost_its_middle_frame_is_shown(tmp_path: Path) -> None:
     for path in (tmp_path / "m.zarr" / "c").rglob("*"):
         if path.is_file():
             path.unlink()
-    (_, options, _), _ = layers(movie)
+    _, (_, options, _) = layers(movie)
     assert options["contrast_limits"] == (100, 101)
 
 

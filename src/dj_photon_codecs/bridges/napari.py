@@ -29,8 +29,8 @@ def to_napari(
 ) -> Any:
     """Show the movie in napari, which reads the chunks of the frames that you look at; requires the ``napari`` extra.
 
-    Adds a layer of counts and, if the noise is known, a hidden layer with unit noise (``movie.stabilized``). Black is
-    the zero level, white the 99.7th percentile of the frame in the middle, which is read now.
+    Adds a layer of counts and, if the noise is known, a hidden layer of ``movie.stabilized`` below it. Black is the
+    zero level, white the 99.7th percentile of the frame in the middle, which is read now.
 
     Parameters
     ----------
@@ -90,7 +90,7 @@ def _is_movie(path: str) -> bool:
 
 
 def layers(movie: PhotonArray, frame_rate: Any = None, pixel_size: Any = None) -> list[LayerData]:
-    """Return the layers of a movie: its counts, and its stabilised view (hidden) if the noise is known."""
+    """Return the layers of a movie: its stabilised view (hidden) if the noise is known, and its counts."""
     axes = axes_of(movie, frame_rate, pixel_size)
     low, high = contrast_limits(movie)
     name = movie._location.label.rstrip("/").rpartition("/")[2]
@@ -106,4 +106,4 @@ def layers(movie: PhotonArray, frame_rate: Any = None, pixel_size: Any = None) -
     gain, zero_level = movie.calibration.conversion_gain, movie.calibration.zero_level
     limits = tuple(float(generalized_anscombe(limit, gain, zero_level)) for limit in (low, high))
     unit_noise = {**options, "name": f"{name} (unit noise)", "contrast_limits": limits, "visible": False}
-    return [counts, (movie.stabilized, unit_noise, "image")]
+    return [(movie.stabilized, unit_noise, "image"), counts]  # napari puts the last on top, and selects it
