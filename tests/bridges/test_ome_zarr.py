@@ -6,6 +6,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import fsspec
 import numpy as np
 import pytest
 import xarray
@@ -28,6 +29,7 @@ from dj_photon_codecs import (
 from dj_photon_codecs.bridges import ome_zarr
 from dj_photon_codecs.storage import layout as layout_module
 from dj_photon_codecs.storage.chunks import ChunkReader
+from services import S3Server
 
 RECORDING = Path(__file__).parents[2] / "examples" / "data" / "fmi_two_photon.tif"
 NOISE = Calibration.given(20, 100)
@@ -183,6 +185,23 @@ def test_it_is_written_wherever_movies_are(movie: PhotonArray, where: str) -> No
     assert Image.from_zarr(group).attributes.ome.multiscales[0].name == "m17"
     np.testing.assert_array_equal(group["1"][:], np.rint(means(movie[:], 1)))
     assert written.verify()
+
+
+def test_it_is_written_to_s3_completely_or_not_at_all(
+    movie: PhotonArray, s3_server: S3Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = {"key": s3_server.access_key, "secret": s3_server.secret_key}
+    files = fsspec.filesystem("s3", **keys, client_kwargs={"endpoint_url": s3_server.endpoint})
+    bucket = s3_server.new_bucket()
+    written = movie.to_ome_zarr(files.get_mapper(f"{bucket}/image"))
+    np.testing.assert_array_equal(written[:], movie[:])
+    files.invalidate_cache()
+    assert f"{bucket}/image/zarr.json" in files.find(bucket)
+    monkeypatch.setattr(ome_zarr, "_halved", lambda values: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        movie.to_ome_zarr(files.get_mapper(f"{bucket}/failed"))
+    files.invalidate_cache()
+    assert not [key for key in files.find(bucket) if "failed" in key]
 
 
 def test_xarray_opens_a_level(movie: PhotonArray, tmp_path: Path) -> None:

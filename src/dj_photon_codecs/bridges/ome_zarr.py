@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from dataclasses import replace
 from itertools import count, takewhile
 from typing import Any
@@ -13,7 +14,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec
 
 from .._typing import AnyArray, Json
 from .._zarr import submit
-from ..errors import ConfigurationError
+from ..errors import ConfigurationError, StorageError
 from ..handle import PhotonArray, open_array
 from ..movies import write_movie
 from ..options import LOSSLESS, PORTABLE
@@ -89,14 +90,16 @@ def to_ome_zarr(
     with all_or_nothing(location) as target:
         try:
             first = _written(movie, _inside(location, "0"), profile or movie.profile, axes, progress)
-            levels = _empty_levels(first, location)
+            with location.errors_named(f"the smaller levels of {location.label} could not be created"):
+                levels = _empty_levels(first, axes, location)
             _fill(levels, movie, location, (first.shards or first.chunks)[0], progress)
             ome = _metadata(first, axes, 1 + len(levels), name)
+            document = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome}}
+            submit(target.put_json("zarr.json", document)).result()
         except BaseException:
-            target.others_write(submit(target.keys()).result())  # so that they are removed too
+            with suppress(StorageError):  # the first error says more
+                target.others_write(submit(target.keys()).result())  # all is ours: the destination was empty
             raise
-        document = {"zarr_format": 3, "node_type": "group", "attributes": {"ome": ome}}
-        submit(target.put_json("zarr.json", document)).result()
     return first
 
 
@@ -125,7 +128,7 @@ def _written(
     return open_array(location, {"zarr.json": document})
 
 
-def _empty_levels(first: PhotonArray, location: Location) -> list[zarr.Array[Any]]:
+def _empty_levels(first: PhotonArray, axes: list[Axis], location: Location) -> list[zarr.Array[Any]]:
     """Create the arrays of all levels below 0, with one object for the frames of each object of level 0."""
     store = location.open(read_only=False)
     levels = []
@@ -141,7 +144,7 @@ def _empty_levels(first: PhotonArray, location: Location) -> list[zarr.Array[Any
                 shards=((first.shards or first.chunks)[0], *first.shape[1:-2], *plane),
                 compressors=(BloscCodec(cname="zstd", clevel=5, shuffle="shuffle"), Crc32cCodec()),
                 fill_value=first.fill_value,
-                dimension_names=first.metadata.dimension_names,
+                dimension_names=[axis.letter for axis in axes],
             )
         )
     return levels
@@ -203,4 +206,3 @@ def _transformations(axes: list[Axis], level: int) -> list[Json]:
     scale = [axis.spacing * factor for axis, factor in zip(axes, factors, strict=True)]
     translation = [axis.spacing * (factor - 1) / 2 for axis, factor in zip(axes, factors, strict=True)]
     return [{"type": "scale", "scale": scale}, *([{"type": "translation", "translation": translation}] * (level > 0))]
-

@@ -87,10 +87,9 @@ def _given(times: npt.ArrayLike, length: int) -> tuple[str, Any, dict[str, str]]
 def _attributes(movie: PhotonArray) -> dict[str, Any]:
     """Return the user's attributes, and what is known of the counts."""
     theirs = {name: value for name, value in movie.attrs.items() if name not in (ATTRIBUTE, "_ARRAY_DIMENSIONS")}
+    found = {**theirs, "units": "count", "profile": movie.profile, "step": movie.step}
     zero_level = zero_level_of(movie)
-    noise = {} if zero_level is None else {
-        "conversion_gain": movie.calibration.conversion_gain,
-        "zero_level": zero_level,
-        "noise_verdict": movie.calibration.verdict,
-    }
-    return {**theirs, "units": "count", "profile": movie.profile, "step": movie.step, **noise}
+    if zero_level is not None:
+        noise = movie.calibration
+        found |= {"conversion_gain": noise.conversion_gain, "zero_level": zero_level, "noise_verdict": noise.verdict}
+    return found
