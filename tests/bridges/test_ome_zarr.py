@@ -126,6 +126,16 @@ def test_counts_are_never_rounded_again(tmp_path: Path, profile: str, wanted: An
     assert image.metadata.zarr_format == 3
 
 
+@pytest.mark.parametrize("name", ["v2", "v3"])
+@pytest.mark.parametrize("profile", ["portable", None])
+def test_arrays_of_anscombe_transform_keep_their_counts(tmp_path: Path, name: str, profile: Any) -> None:
+    """They have no record, and the copy is lossless."""
+    foreign = open_movie(Path(__file__).parents[1] / "data" / "anscombe_v1" / f"{name}.zarr")
+    image = foreign.to_ome_zarr(tmp_path / "image", profile=profile)
+    assert image.profile == "lossless"
+    np.testing.assert_array_equal(image[:], foreign[:])
+
+
 def test_each_chunk_is_decoded_once_for_all_levels(
     movie: PhotonArray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
