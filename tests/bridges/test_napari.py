@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pkgutil
+import sys
 from importlib.metadata import entry_points
 from pathlib import Path
 
@@ -73,6 +74,12 @@ def test_a_movie_that_lost_its_middle_frame_is_shown(tmp_path: Path) -> None:
             path.unlink()
     _, (_, options, _) = layers(movie)
     assert options["contrast_limits"] == (100, 101)
+
+
+def test_without_napari_the_error_names_the_extra(recording: PhotonArray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "napari", None)
+    with pytest.raises(ImportError, match=r"dj-photon-codecs\[napari\]"):
+        recording.to_napari()
 
 
 def test_the_reader_takes_movies_of_this_package(tmp_path: Path) -> None:

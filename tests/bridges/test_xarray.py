@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -135,6 +136,12 @@ def test_what_cannot_be_is_refused(movie: PhotonArray, given: dict[str, Any], me
     error = InvalidMovieError if "times" in given else ConfigurationError
     with pytest.raises(error, match=message):
         movie.to_xarray(**given)
+
+
+def test_without_xarray_the_error_names_the_extra(movie: PhotonArray, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "xarray", None)
+    with pytest.raises(ImportError, match=r"dj-photon-codecs\[xarray\]"):
+        movie.to_xarray()
 
 
 @pytest.mark.parametrize("zarr_format", [2, 3])
