@@ -379,6 +379,9 @@ class PhotonArray(LazyArray, _ZarrArray):  # type: ignore[misc, override]  # sha
 
     # Named, not imported: a bridge knows the handle, and the handle needs no bridge.
     to_suite2p = imported_method("dj_photon_codecs.bridges.suite2p")
+    to_xarray = imported_method("dj_photon_codecs.bridges.xarray")
+    to_napari = imported_method("dj_photon_codecs.bridges.napari")
+    to_ome_zarr = imported_method("dj_photon_codecs.bridges.ome_zarr")
 
 
 def open_array(location: Location, documents: dict[str, Json], record: MovieRecord | None = None) -> PhotonArray:
