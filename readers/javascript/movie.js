@@ -38,7 +38,8 @@ async function readChunk(array, coords, options, endOf, expected) {
   try {
     chunk = await array.getChunk(coords, options);
   } catch (cause) {
-    throw new DamagedMovie(`chunk ${coords}: ${cause.message}`, { cause });
+    const { message } = cause.cause ?? cause; // zarrita says first which codec failed
+    throw new Error(`chunk ${coords}: ${message}`, { cause });
   }
   const end = endOf(coords); // zarrita shows its fill value for a chunk that is not there
   if (!end) throw new DamagedMovie(`chunk ${coords} is missing: a part of the movie was lost`);
@@ -50,18 +51,18 @@ async function readChunk(array, coords, options, endOf, expected) {
 
 // Passes everything on, and notes the indices of shards and the last 4 bytes of every chunk.
 class NotingStore {
-  constructor(store) {
-    Object.assign(this, { store, indices: new Map(), ends: new Map() });
+  constructor(inner) { // not "store": zarrita takes what has a store for a place in one
+    Object.assign(this, { inner, indices: new Map(), ends: new Map() });
   }
 
   async get(key, options) {
-    const bytes = await this.store.get(key, options);
+    const bytes = await this.inner.get(key, options);
     if (bytes) this.ends.set(key, hex(bytes.slice(-4)));
     return bytes;
   }
 
   async getRange(key, range, options) {
-    const bytes = await this.store.getRange(key, range, options);
+    const bytes = await this.inner.getRange(key, range, options);
     if (bytes && "suffixLength" in range) this.indices.set(key, bytes);
     else if (bytes) this.ends.set(`${key}@${range.offset}`, hex(bytes.slice(-4)));
     return bytes;

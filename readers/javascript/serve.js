@@ -19,8 +19,9 @@ function rangeOf(header, size) {
 
 // The file of a path below one of the two folders; links out of it are not followed.
 function fileOf(path, folder) {
-  const [root, rest] = path.startsWith("/photon/") ? [HERE, path.slice("/photon".length)] : [folder, path];
   try {
+    path = decodeURIComponent(path);
+    const [root, rest] = path.startsWith("/photon/") ? [HERE, path.slice("/photon".length)] : [folder, path];
     const file = realpathSync(join(root, rest.endsWith("/") ? `${rest}index.html` : rest));
     return file.startsWith(root + sep) && statSync(file).isFile() ? file : null;
   } catch {
@@ -32,7 +33,7 @@ function fileOf(path, folder) {
 export function server(folder) {
   const root = realpathSync(folder);
   return createServer((request, response) => {
-    const file = fileOf(decodeURIComponent(new URL(request.url, "http://localhost").pathname), root);
+    const file = fileOf(new URL(request.url, "http://localhost").pathname, root);
     if (!file || !["GET", "HEAD"].includes(request.method)) return void response.writeHead(file ? 405 : 404).end();
     const size = statSync(file).size;
     const range = rangeOf(request.headers.range, size);

@@ -65,6 +65,10 @@ class Crc32cCodec {
   static fromConfig() {
     return new Crc32cCodec();
   }
+
+  computeEncodedSize(size) {
+    return size + 4;
+  }
 }
 
 // The filter of Zarr V2 behind which a floating-point movie of whole numbers is coded as integers.

@@ -123,7 +123,7 @@ function [stored, index] = read_chunk(plan, place, index)
 end
 
 function bytes = checked(bytes, name)
-  if numel(bytes) < 4 || typecast(bytes(end - 3:end), 'uint32') ~= crc32c(bytes(1:end - 4))
+  if numel(bytes) < 8 || typecast(bytes(end - 3:end), 'uint32') ~= crc32c(bytes(1:end - 4))
     error('photon:damaged', 'a chunk or the index of %s does not match the crc32c at its end', name);
   end
 end

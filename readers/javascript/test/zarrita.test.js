@@ -73,7 +73,7 @@ test("zarrita alone reads a movie after registerCodecs", { skip }, async () => {
 });
 
 const damages = {
-  "an altered bit": [(file) => change(file, (bytes) => (bytes[20] ^= 1, bytes)), /does not match|do not match/],
+  "an altered bit": [(file) => change(file, (bytes) => (bytes[20] ^= 1, bytes)), /do not match/],
   "an altered index": [(file) => change(file, (bytes) => (bytes[bytes.length - 30] ^= 1, bytes)), /do not match/],
   "a missing shard": [(file) => rmSync(file), /missing/],
   "a chunk that was not written": [(file) => change(file, withoutFirstChunk), /missing/],
