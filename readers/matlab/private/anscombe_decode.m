@@ -1,7 +1,9 @@
 function counts = anscombe_decode(configuration, codes)
 % Counts of the codes of a chunk, in C order: docs/spec/anscombe.md, whose names these are.
   t = lay_cells(configuration);
-  [found, ~, row] = unique(codes);
+  found = (double(min(codes)):min(double(max(codes)), double(min(codes)) + 65536))';
+  row = double(codes(:)) - found(1) + 1;
+  if numel(found) > 65536, [found, ~, row] = unique(codes); end  % wide codes: only those that occur
   k = 0;
   level = zeros(numel(codes), 1);
   if t.dithered
