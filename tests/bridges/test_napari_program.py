@@ -1,7 +1,10 @@
 """The plugin in napari itself, where it is installed; it is too large for the usual environment.
 
-Run with ``QT_QPA_PLATFORM=offscreen pytest -p no:npe2 -W default -n0 tests/bridges/test_napari_program.py``: npe2's
-plugin for pytest warns when it is imported.
+Run in an environment with napari, pyside6 and pytest-qt, with OpenGL (Qt's "offscreen" has none, Xvfb has):
+
+    xvfb-run -a pytest -c /dev/null --noconftest -p no:npe2 tests/bridges/test_napari_program.py
+
+npe2's plugin for pytest warns when it is imported, which is an error with the options of this project.
 """
 
 from __future__ import annotations
