@@ -31,7 +31,7 @@ def run(*command: str, **options: Any) -> str:
     """What a command prints; it has to succeed."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return str(done.stdout)
 
 
 def node_tests(folder: Path, name: str) -> list[str]:
