@@ -18,6 +18,7 @@ export async function openMovie(store) {
   registerCodecs();
   const noted = new NotingStore(store);
   const document = await noted.get("/zarr.json");
+  if (!document && !(await noted.get("/.zarray"))) throw new Error("no movie is here: neither zarr.json nor .zarray");
   const array = await zarr.open[document ? "v3" : "v2"](noted, { kind: "array" });
   const record = array.attrs.dj_photon;
   if (record && !(record.format_version <= FORMAT_VERSION)) {

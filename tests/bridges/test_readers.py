@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from zarr.codecs import BloscCodec, BloscShuffle
 
 from data.make_golden import GOLDEN, V1
+from dj_photon_codecs import write_movie
 
 READERS = Path(__file__).parents[2] / "readers"
 
@@ -31,7 +33,7 @@ def run(*command: str, **options: Any) -> str:
     """What a command prints; it has to succeed."""
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **options)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return str(done.stdout)
 
 
 def node_tests(folder: Path, name: str) -> list[str]:
@@ -159,6 +161,17 @@ def test_octave_reads_frames_and_refuses_damage(tmp_path: Path) -> None:
         *("photon:damaged", "photon:damaged", "photon:missing", "photon:missing"),
         *("photon:damaged", "photon:version", "photon:lost"),
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shuffle", ["bitshuffle", "shuffle", "noshuffle"])
+def test_octave_reads_blosc_of_many_blocks(shuffle: str, tmp_path: Path) -> None:
+    """The golden movies of Blosc are so small that it stores them as they are."""
+    counts = np.random.default_rng(0).poisson(20, size=(3, 60, 70)).astype(np.uint16)
+    blosc = BloscCodec(typesize=2, cname="zstd", clevel=5, shuffle=BloscShuffle[shuffle], blocksize=4096)
+    write_movie(tmp_path / "movie.zarr", counts, profile="lossless", compressors=[blosc])
+    assert octave([job(tmp_path / "movie.zarr", tmp_path / "out")], tmp_path) == ["uint16"]
+    np.testing.assert_array_equal(np.fromfile(tmp_path / "out", np.uint16), counts.ravel())
 
 
 def alter(file: Path, place: int) -> None:

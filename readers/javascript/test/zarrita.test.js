@@ -116,6 +116,10 @@ test("a missing chunk of Zarr 2 raises", { skip }, async (t) => {
   await assert.rejects(zarr.get(movie), /chunk 3,0,0 is missing/);
 });
 
+test("a folder without a movie says so", { skip }, async () => {
+  await assert.rejects(openMovie(store(tmpdir())), /no movie is here/);
+});
+
 test("a newer format version, lost frames and an unknown codec are refused", { skip }, async (t) => {
   const folder = copyOf("v1_uint16", t);
   const edited = (edit) => {

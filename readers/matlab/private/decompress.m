@@ -74,7 +74,7 @@ function bytes = unshuffled_bits(bytes, count, typesize)
   bytes = zeros(typesize, 8, count / 8, 'uint8');
   for element = 1:8
     for bit = 1:8
-      found = bitshift(bitget(packed(:, bit, :), element), bit - 1);
+      found = bitshift(uint8(bitget(packed(:, bit, :), element)), bit - 1);
       bytes(:, element, :) = bytes(:, element, :) + permute(found, [3 2 1]);
     end
   end
