@@ -15,7 +15,7 @@ import numpy as np
 
 import dj_photon_codecs.codec  # noqa: F401  (imported here, once for all children)
 from dj_photon_codecs import Migration
-from dj_photon_codecs.migration import compare, copying  # noqa: F401  (as above)
+from dj_photon_codecs.migration import copying, migrate
 from killed import small_objects
 
 #: Seconds after which another worker takes a movie over.
@@ -39,6 +39,7 @@ def migrate_and_die(
     instance.config.stores = stores
     migration = Migration(dj.FreeTable(instance.connection, table), "movie", "photons", lease=LEASE)
     copy_movie = copying.copy_movie
+    armed = threading.Event()
 
     def copies(*arguments: Any) -> None:
         if delay is not None and not armed.is_set():
@@ -46,10 +47,7 @@ def migrate_and_die(
             threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
         copy_movie(*arguments)
 
-    armed = threading.Event()
-    import dj_photon_codecs.migration.migrate as module
-
-    module.copy_movie = copies
+    vars(migrate)["copy_movie"] = copies
     told.send(instance.connection.connection_id)
     migration.run()
     told.send("ended")

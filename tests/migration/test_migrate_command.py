@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import datajoint as dj
@@ -17,7 +16,7 @@ LIGHT = np.linspace(1, 15, 64) * np.ones((64, 1))
 
 
 @pytest.fixture
-def table(local_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+def table(local_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A table of two movies, one of which is none, that the command reaches."""
     monkeypatch.setattr(dj, "conn", lambda: local_pipeline.instance.connection)
 
@@ -33,7 +32,7 @@ def table(local_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> Iterator
     counts = (100 + 20 * np.random.default_rng(0).poisson(LIGHT, size=(80, 64, 64))).astype(np.uint16)
     OldRecording.insert1({"recording": 1, "movie": counts}, allow_direct_insert=True)
     OldRecording.insert1({"recording": 2, "movie": "no movie"}, allow_direct_insert=True)
-    yield OldRecording
+    return OldRecording
 
 
 def run(table: Any, capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str, str]:
@@ -57,7 +56,7 @@ def test_the_command_plans_copies_and_forgets(
     code, out, _ = run(table, capsys)
     assert (code, out.partition(",")[0]) == (0, "1 of 1 movies done")
     monkeypatch.setattr("click.termui.visible_prompt_func", lambda _: "n")
-    code, out, err = run(table, capsys, "--forget-originals")
+    code, out, _ = run(table, capsys, "--forget-originals")
     assert (code, out) == (130, "")
     assert table.fetch1("movie") is not None
     code, out, _ = run(table, capsys, "--forget-originals", "--yes")

@@ -120,7 +120,7 @@ def test_killed_workers_lose_nothing_and_do_nothing_twice(pipeline: Pipeline) ->
         sigma = np.sqrt(movie.calibration.storage_noise.variance(np.maximum(movie[:], original)))
         assert np.all(np.abs(movie[:].astype(float) - original) <= movie.step / 2 * sigma + 0.5)
     report = audit_store(pipeline.schema, pipeline.store)
-    assert not (report.missing or report.damaged or report.unreadable or report.unattributed), report
+    assert (report.missing, report.damaged, report.unreadable, report.unattributed) == ((), (), (), ()), report
     print(f"{len(report.orphaned)} orphans of {kills} kills")
     assert report.orphaned, "no kill came while a movie was being written"
     dj.gc.GarbageCollector(pipeline.schema, store=pipeline.store).collect(dry_run=False)
@@ -138,4 +138,4 @@ def places(table: Any) -> dict[int, str]:
 def done_in(work: Migration) -> set[int]:
     if not work.ledger.is_declared:
         return set()
-    return {row["recording"] for row in (work.ledger & "state = 'done'").keys()}
+    return set((work.ledger & "state = 'done'").to_arrays("recording").tolist())

@@ -39,6 +39,8 @@ class Column:
     def __str__(self) -> str:
         return f"{self.table.database}.{self.table.table_name}.{self.name}"
 
+    __repr__ = __str__  # a table's own repr reads its rows
+
     @property
     def attribute(self) -> Any:
         """DataJoint's description of the column."""
@@ -107,8 +109,10 @@ def check_columns(source: Column, target: Column) -> None:
             "own: convert it to DataJoint 2 first, with datajoint.migrate"
         )
     if attribute.codec is not None:
-        resolve_dtype(f"<{attribute.codec.name}>")  # DataJointError for a codec that is not installed
-    elif not (attribute.is_blob or attribute.string or attribute.json):
+        resolve_dtype(
+            f"<{attribute.codec.name}>", store_name=attribute.store
+        )  # DataJointError for a codec that is not installed
+    elif attribute.numeric or attribute.uuid:
         raise ConfigurationError(f"{source} is {attribute.type}, which holds neither movies nor paths of files")
     if not isinstance(target.attribute.codec, PhotonCodec):
         raise ConfigurationError(f"{target} is {target.attribute.type}, and not a photon column")

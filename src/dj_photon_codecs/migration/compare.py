@@ -20,7 +20,8 @@ def check_copy(original: Any, movie: PhotonArray) -> None:
     raw = as_source(original)
     if (raw.shape, raw.dtype) != (movie.shape, movie.dtype):
         raise MigrationError(
-            f"the stored movie is {movie.dtype} of shape {movie.shape}, and the original {raw.dtype} of shape {raw.shape}"
+            f"the stored movie is {movie.dtype} of shape {movie.shape}, and the original {raw.dtype} of shape "
+            f"{raw.shape}"
         )
     if not movie.step:
         for start, counts in blocks(raw):

@@ -138,8 +138,8 @@ class Ledger:
         connection.dependencies.load()
         if self.source.table.full_table_name not in self.table.parents():
             raise ConfigurationError(
-                f"{self.table.full_table_name} is the ledger of a migration of another table than {self.source}: finish "
-                "that migration and drop the ledger, or migrate to another column"
+                f"{self.table.full_table_name} is the ledger of a migration of another table than {self.source}: "
+                "finish that migration and drop the ledger, or migrate to another column"
             )
 
     # The movies
@@ -165,7 +165,7 @@ class Ledger:
         failures = self.in_state(FAILED).to_dicts(order_by="KEY", limit=100)
         key = self.table.primary_key
         return Status(
-            total=len(self.pending) + len(self.table()),
+            total=len(self.pending) + len(self.table),
             done=len(sizes),
             failed=len(self.in_state(FAILED)),
             copying=len(self.in_state(COPYING)),

@@ -10,7 +10,6 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 from typing import Any
 
-
 from .._arguments import brief_repr
 from .._typing import Json
 from .._warn import collected_warnings
@@ -18,7 +17,7 @@ from ..errors import MigrationError
 from ..expected import estimate
 from ..movies import PhotonMovie, write_movie
 from ..options import LOSSLESS
-from ..sources import as_source, names_files
+from ..sources import as_source
 from ..storage.progress import progress_bar
 from .columns import Column
 from .compare import check_copy
@@ -106,7 +105,7 @@ def plan(originals: Originals, target: Column, ledger: Ledger, sample: int | Non
     share = max(count - len(problems), 0) / len(found) if found else 0.0
     return Plan(
         status=ledger.status(),
-        empty=len(originals.column.table()) - len(originals.column.filled),
+        empty=len(originals.column.table) - len(originals.column.filled),
         examined=len(found),
         original_bytes=round(share * sum(one.original_bytes for one in found)),
         stored_bytes=round(share * sum(one.stored_bytes for one in found)),
@@ -152,12 +151,13 @@ def _examined(originals: Originals, target: Column, key: Json) -> _Finding:
 def _missing_files(originals: Originals, pending: Any) -> list[tuple[Json, str]]:
     """Rows of a column of paths whose file is not there; URLs and globs are not looked for."""
     column = originals.column
-    if column.attribute.codec is not None or not column.attribute.string:
+    if column.attribute.codec is not None or column.attribute.is_blob:
         return []
     missing = []
     for row in pending.proj(column.name).cursor(as_dict=True):
-        path = originals.path(row.pop(column.name))
-        plain = names_files(path) and "://" not in path and not any(sign in path for sign in "*?[")
+        value = row.pop(column.name)
+        path = originals.path(value) if isinstance(value, str) else ""
+        plain = path and "://" not in path and not any(sign in path for sign in '*?[{"')
         if plain and not os.path.exists(path):
             missing.append((dict(row), f"{path} is not there"))
     return missing
