@@ -45,8 +45,8 @@ def declare(pipeline: Pipeline, column: str = "<blob@imaging>", photons: str = "
 
 
 def filled(pipeline: Pipeline, number: int = 3) -> Any:
-    """Such a table with blobs."""
-    table = declare(pipeline)
+    """Such a table with blobs: in the table on MariaDB, where DataJoint 2.3.5 cannot insert ``<blob@store>``."""
+    table = declare(pipeline, "<blob>" if pipeline.database == "mysql" else "<blob@imaging>")
     table.insert({"recording": index, "movie": counts(index)} for index in range(number))
     return table
 
@@ -91,6 +91,12 @@ def zarr_codec() -> Iterator[None]:
     dj.codecs.unregister_codec("zarr")
 
 
+def is_mariadb(pipeline: Pipeline) -> bool:
+    if pipeline.database != "mysql":
+        return False
+    return "MariaDB" in str(pipeline.instance.connection.query("SELECT @@version").fetchone()[0])
+
+
 def insert_raw(pipeline: Pipeline, table: Any, index: int, value: bytes) -> None:
     """Insert bytes as they are, as another program did."""
     connection = pipeline.instance.connection
@@ -106,6 +112,8 @@ def insert_raw(pipeline: Pipeline, table: Any, index: int, value: bytes) -> None
 def test_each_kind_of_column_is_migrated(pipeline: Pipeline, kind: str, tmp_path: Path, zarr_codec: None) -> None:
     if kind == "zarr@" and pipeline.protocol != "file":
         pytest.skip("the stand-in codec opens folders only")
+    if kind in ("blob@", "attach@") and is_mariadb(pipeline):
+        pytest.skip("DataJoint 2.3.5 cannot insert <blob@store> and <attach@store> on MariaDB")
     name, at, _ = kind.partition("@")
     plain = {
         "longblob": "longblob" if pipeline.database == "mysql" else "bytes",
@@ -173,7 +181,7 @@ def test_what_cannot_be_migrated_is_recorded_and_the_rest_goes_on(pipeline: Pipe
     table.insert({"recording": number, "movie": f"{name}.npy"} for number, name in enumerate(names))
     work = migration(table, root=tmp_path)
     plan = work.plan()
-    assert sorted(key["recording"] for key, _ in plan.problems) == [1, 3, 4]  # NaN is found when all frames are read
+    assert sorted(key["recording"] for key, _ in plan.problems) == [1, 2, 3, 4]
     assert any("missing.npy is not there" in reason for _, reason in plan.problems)
     status = work.run()
     assert (status.done, status.failed, status.remaining) == (2, 4, 0)
@@ -204,7 +212,7 @@ def test_a_movie_without_a_noise_model_is_stored_without_loss_and_says_why(local
 
 @crosswise
 def test_rows_of_another_table_are_inserted(pipeline: Pipeline) -> None:
-    old = filled(pipeline, 2)
+    Recording = filled(pipeline, 2)
 
     @pipeline.schema
     class Archive(dj.Manual):  # type: ignore[misc]
@@ -216,13 +224,13 @@ def test_rows_of_another_table_are_inserted(pipeline: Pipeline) -> None:
         """
 
     Archive.insert1({"recording": 1, "noted": "before"})
-    work = Migration(old, "movie", "movie", Archive)
+    work = Migration(Recording, "movie", "movie", Archive)
     assert work.run().done == 2
     assert Archive.to_arrays("noted", order_by="KEY").tolist() == ["", "before"]
     assert [movie.profile for movie in Archive.to_arrays("movie")] == ["dense", "dense"]
     assert audit_store(pipeline.schema, pipeline.store)
     assert work.forget_originals(prompt=False)
-    assert len(old()) == 2
+    assert len(Recording()) == 2
 
 
 def test_columns_that_do_not_fit_are_refused(local_pipeline: Pipeline) -> None:
@@ -252,7 +260,6 @@ def test_columns_that_do_not_fit_are_refused(local_pipeline: Pipeline) -> None:
         ((table, "photons", "photons"), "cannot be migrated to itself"),
         ((table, "movie", "movie", Other), "they must be the same"),
         ((table, "movie", "movie", Needy), "needs a value of rate in each row"),
-        ((Needy, "rate", "movie"), "holds neither movies nor paths"),
     ]:
         with pytest.raises(ConfigurationError, match=message):
             Migration(*arguments)  # type: ignore[arg-type]

@@ -82,7 +82,7 @@ def test_killed_workers_lose_nothing_and_do_nothing_twice(pipeline: Pipeline) ->
         definition = """
         recording : int32
         ---
-        movie = null : <blob@imaging>
+        movie = null : <npy@imaging>
         photons = null : <photon@imaging>
         """
 
@@ -116,7 +116,7 @@ def test_killed_workers_lose_nothing_and_do_nothing_twice(pipeline: Pipeline) ->
     for row in Recording.to_dicts():
         movie, original = row["photons"], migrating.counts(row["recording"])
         assert movie.verify(), row["recording"]
-        assert np.array_equal(row["movie"], original)
+        assert np.array_equal(row["movie"].load(), original)
         sigma = np.sqrt(movie.calibration.storage_noise.variance(np.maximum(movie[:], original)))
         assert np.all(np.abs(movie[:].astype(float) - original) <= movie.step / 2 * sigma + 0.5)
     report = audit_store(pipeline.schema, pipeline.store)

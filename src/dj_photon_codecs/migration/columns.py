@@ -112,8 +112,6 @@ def check_columns(source: Column, target: Column) -> None:
         resolve_dtype(
             f"<{attribute.codec.name}>", store_name=attribute.store
         )  # DataJointError for a codec that is not installed
-    elif attribute.numeric or attribute.uuid:
-        raise ConfigurationError(f"{source} is {attribute.type}, which holds neither movies nor paths of files")
     if not isinstance(target.attribute.codec, PhotonCodec):
         raise ConfigurationError(f"{target} is {target.attribute.type}, and not a photon column")
     if source.table.full_table_name == target.table.full_table_name:

@@ -37,7 +37,7 @@ _LONGEST_NAME = 60
 _LONGEST_REMARK = 2000
 
 _DEFINITION = """
-# Migration to {target}: one row for each movie
+# Migration of {source}
 -> Source
 ---
 state                 : varchar(16)     # copying, done, failed, forgotten
@@ -123,7 +123,7 @@ class Ledger:
     def declare(self) -> None:
         """Create the table unless it is there; ConfigurationError if it belongs to the migration of another table."""
         if not self.exists:
-            definition = _DEFINITION.format(target=self.target, longest=_LONGEST_REMARK)
+            definition = _DEFINITION.format(source=self._source_name, longest=_LONGEST_REMARK)
             kind = type(self._class, (dj.Manual,), {"definition": definition})
             connection = self.source.connection
             schema = dj.Schema(
@@ -134,13 +134,15 @@ class Ledger:
             except Exception:  # any error of a driver: another worker may have created it at the same moment
                 if not self.exists:
                     raise
-        connection = self.source.connection
-        connection.dependencies.load()
-        if self.source.table.full_table_name not in self.table.parents():
+        if (self.table.heading.table_status or {}).get("comment") != f"Migration of {self._source_name}":
             raise ConfigurationError(
                 f"{self.table.full_table_name} is the ledger of a migration of another table than {self.source}: "
                 "finish that migration and drop the ledger, or migrate to another column"
             )
+
+    @property
+    def _source_name(self) -> str:
+        return f"{self.source.table.database}.{self.source.table.table_name}"
 
     # The movies
 
