@@ -188,7 +188,7 @@ def test_what_cannot_be_migrated_is_recorded_and_the_rest_goes_on(pipeline: Pipe
     reasons = {key["recording"]: reason for key, reason in status.failures}
     assert list(reasons) == [1, 2, 3, 4]
     assert "complex" in reasons[1]
-    assert "NaN" in reasons[2]
+    assert "holds nan" in reasons[2]
     assert "SourceNotFoundError" in reasons[4]
     assert audit_store(pipeline.schema, pipeline.store)
     np.save(tmp_path / "missing.npy", counts(4))
