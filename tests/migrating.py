@@ -62,7 +62,7 @@ def migrate_and_die(
         await put(self, name, content)
         reached("object stored")
 
-    Target.put = stores_and_tells  # type: ignore[method-assign]
+    Target.put = stores_and_tells  # type: ignore[assignment,method-assign]
     module = vars(copying)
     module["write_to"] = telling(module["write_to"], after="written")
     module["check_copy"] = telling(module["check_copy"], after="compared")
