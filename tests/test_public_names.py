@@ -14,7 +14,7 @@ import dj_photon_codecs
 
 ROOT = Path(__file__).parents[1]
 PUBLIC: list[str] = vars(dj_photon_codecs)["__all__"]
-ROOMS = ("acquisition", "audit", "calibration", "fidelity", "handle", "simulation", "sources", "viz")
+ROOMS = ("acquisition", "audit", "calibration", "fidelity", "handle", "migration", "simulation", "sources", "viz")
 
 
 def test_each_public_name_is_that_of_its_module() -> None:

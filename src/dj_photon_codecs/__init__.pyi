@@ -28,6 +28,7 @@ from .errors import FormatError as FormatError
 from .errors import InvalidMovieError as InvalidMovieError
 from .errors import LosslessWarning as LosslessWarning
 from .errors import LostFramesWarning as LostFramesWarning
+from .errors import MigrationError as MigrationError
 from .errors import MissingChunkError as MissingChunkError
 from .errors import MovieTypeError as MovieTypeError
 from .errors import OccupiedError as OccupiedError
@@ -41,6 +42,7 @@ from .expected import estimate as estimate
 from .handle import LiveMovie as LiveMovie
 from .handle import PhotonArray as PhotonArray
 from .handle import set_cache_size as set_cache_size
+from .migration import Migration as Migration
 from .movies import PhotonMovie as PhotonMovie
 from .movies import break_claim as break_claim
 from .movies import open_movie as open_movie

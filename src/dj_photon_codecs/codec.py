@@ -240,23 +240,42 @@ def row_place(
     key: dict[str, Any] = {field: row[field] for field in table.primary_key}
     if table & key:
         raise DuplicateError(f"{name} has a row with {key} already: choose another key, or delete that row")
-    codec: PhotonCodec = heading[attribute].codec
-    config = table.connection._config
-    _, _, given = resolve_dtype(f"<{codec.name}>", store_name=heading[attribute].store)
-    store_name = resolved_store_name(given, config)
-    facts = {"schema": table.database, "table": table.table_name, "field": attribute, "config": config}
-    path = codec._new_path(facts, key, store_name)
-
-    ticket: Json = {"attribute": attribute, "path": path, "store": store_name}
+    place = movie_place(table, attribute, key)
+    ticket: Json = {"attribute": attribute, "path": place.path, "store": place.store_name}
     try:
         ticket["row"] = base64.b64encode(blob.pack(dict(row))).decode("ascii")
     except Exception:  # any error: values that DataJoint cannot serialise outside a table
         ticket = {}
 
     def insert(movie: PhotonArray) -> None:
-        table.insert1(row | {attribute: _InPlace(_row(path, store_name, movie))})
+        table.insert1(row | {attribute: place.value(movie)})
 
-    return codec._new_location(path, store_name, config, table), codec._options(), insert, ticket
+    return place.location, place.options, insert, ticket
+
+
+@dataclass(frozen=True)
+class MoviePlace:
+    """Where the movie of a row will be stored, and the options of its column."""
+
+    path: str
+    store_name: str
+    location: Location
+    options: WriteOptions
+
+    def value(self, movie: PhotonArray) -> _InPlace:
+        """Return the value to insert for the movie, which stays where it is."""
+        return _InPlace(_row(self.path, self.store_name, movie))
+
+
+def movie_place(table: Any, attribute: str, key: Json) -> MoviePlace:
+    """Return a new place for the movie of a row, after checking that its store is mounted."""
+    heading, config = table.heading, table.connection._config
+    codec: PhotonCodec = heading[attribute].codec
+    _, _, given = resolve_dtype(f"<{codec.name}>", store_name=heading[attribute].store)
+    store_name = resolved_store_name(given, config)
+    facts = {"schema": table.database, "table": table.table_name, "field": attribute, "config": config}
+    path = codec._new_path(facts, key, store_name)
+    return MoviePlace(path, store_name, codec._new_location(path, store_name, config, table), codec._options())
 
 
 def row_of_ticket(ticket: Json, movie: PhotonArray) -> Json:

@@ -57,6 +57,10 @@ class DamagedChunkError(PhotonCodecError, ValueError):
     """A chunk exists but is truncated, altered (checksum or decoding fails) or not the one that was written."""
 
 
+class MigrationError(PhotonCodecError, RuntimeError):
+    """A movie of a column that is migrated differs from its original, or another worker took it over."""
+
+
 class CalibrationWarning(UserWarning):
     """A given calibration is incomplete and the movie cannot complete it, or the movie's noise contradicts it."""
 

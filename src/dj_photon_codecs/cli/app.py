@@ -16,13 +16,14 @@ from ..errors import DamagedChunkError, MissingChunkError, OccupiedError, Photon
 from .check import audit, verify
 from .compare import benchmark, demo, fidelity
 from .inspect import calibrate, info, inspect
+from .migrate import migrate
 from .output import ALREADY_THERE, CHECK_FAILED, INTERRUPTED, UNREACHABLE, USAGE, Failure, standard_streams
 from .recover import recover
 from .survey import survey
 from .transfer import export, write
 
 #: Commands that change something, and have done so even if their report cannot be printed.
-_DEEDS = {"export", "recover", "write"}
+_DEEDS = {"export", "migrate", "recover", "write"}
 
 #: Errors of the operating system that come from a mistyped path.
 _MISNAMED = FileNotFoundError | NotADirectoryError | IsADirectoryError | FileExistsError
@@ -151,7 +152,10 @@ def completion(shell: str) -> int:
 #: The variable by which a shell asks click for completions of ``dj-photon``.
 _COMPLETE = "_DJ_PHOTON_COMPLETE"
 
-for _command in (survey, info, inspect, calibrate, write, verify, audit, recover, export, fidelity, benchmark, demo):
+for _command in (
+    *(survey, info, inspect, calibrate, write, verify, audit, recover, migrate, export),
+    *(fidelity, benchmark, demo),
+):
     app.add_command(_command)
 
 

@@ -49,6 +49,15 @@ def blocks(source: Source) -> Iterator[tuple[int, AnyArray]]:
         yield start, source.read(start, min(start + length, source.shape[0]))
 
 
+def keeps_bound(raw: FloatArray, stored: FloatArray, sigma: FloatArray, step: float) -> bool:
+    """Whether every count changed by at most half a step of noise and half a count (invariant 1).
+
+    ``sigma`` is the noise that storage assumes at the larger of the two counts. Without a step, counts must be equal.
+    """
+    excess = np.abs(stored - raw) - (step / 2 * sigma + 0.5 * (step > 0))
+    return bool(excess.max() <= 1e-9 * np.abs(stored).max() + 1e-12)
+
+
 @dataclass(frozen=True)
 class Pair:
     """A raw movie, its stored version, and the noise model used to compare them."""

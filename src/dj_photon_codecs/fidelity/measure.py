@@ -10,7 +10,7 @@ import numpy as np
 from .._typing import AnyArray, FloatArray
 from ..calibration import Calibration
 from ..errors import InvalidMovieError
-from .blocks import Pair, blocks, opened
+from .blocks import Pair, blocks, keeps_bound, opened
 from .limit import EntropySample
 from .report import ERROR_CELL, ERROR_CELLS, FidelityReport, IntensityBin
 from .residual import ResidualSums
@@ -129,11 +129,10 @@ class _BinSums:
         self._pixels += np.bincount(where, minlength=_BINS)
         values = (photons, error, error * error, cross, change * change)
         self._sums += [np.bincount(where, value, minlength=_BINS) for value in values]
-        sigma, step = self._pair.codec_sigma(np.maximum(raw, stored)).ravel(), self._pair.step
-        self._count_errors(where, error / sigma)
+        sigma = self._pair.codec_sigma(np.maximum(raw, stored))
+        self._count_errors(where, error / sigma.ravel())
         self._measure_noise(raw, mean)
-        excess = np.abs(error) - (step / 2 * sigma + 0.5 * (step > 0))
-        self.within_bound &= bool(excess.max() <= 1e-9 * np.abs(stored).max() + 1e-12)
+        self.within_bound &= keeps_bound(raw, stored, sigma, self._pair.step)
 
     def _measure_noise(self, raw: FloatArray, mean: FloatArray) -> None:
         """Add squared differences between frames, and then lines, in which the scene and smooth changes cancel.
