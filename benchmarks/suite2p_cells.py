@@ -14,7 +14,7 @@ import argparse
 import logging
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ def analysed(counts: Counts, frame_rate: float) -> Found:
         movie = write_movie(Path(folder) / "movie", counts, profile="lossless", progress=False)
         plane = movie.to_suite2p(folder, frame_rate=frame_rate)
         settings = suite2p.default_settings() | {"fs": frame_rate, "torch_device": "cpu"}
-        suite2p.run_s2p(db={"save_path0": folder}, settings=settings)
+        suite2p.run_plane(np.load(plane / "db.npy", allow_pickle=True).item(), settings)
         ops, stat = (np.load(plane / f"{name}.npy", allow_pickle=True) for name in ("ops", "stat"))
         traces, around, spikes, is_cell = (np.load(plane / f"{name}.npy") for name in ("F", "Fneu", "spks", "iscell"))
     masks = np.zeros((len(stat), *counts.shape[1:]), np.float32)
@@ -78,31 +78,28 @@ def analysed(counts: Counts, frame_rate: float) -> Found:
     return Found(shifts, flat, is_cell[:, 0].astype(bool), traces - 0.7 * around, spikes)
 
 
-def variants(movie: PhotonMovie, seeds: int) -> Iterator[tuple[str, Iterator[tuple[Counts, float | None]]]]:
-    """Yield the name of each variant, and for each seed its counts and how many times smaller they were."""
+def variants(movie: PhotonMovie, seeds: int) -> Iterator[tuple[str, Counts, float | None]]:
+    """Yield the name of each variant, its counts and how many times smaller they were, with one seed after another."""
     counts: Counts = movie.movie
+    for seed in range(seeds):
+        rng = np.random.default_rng(seed)
+        # The offset of a count depends on its place in a chunk: rotated, a movie has others.
+        rotated = PhotonMovie(np.roll(counts, seed, axis=0), movie.calibration)
+        for step in (0.5, 0.25):
+            with tempfile.TemporaryDirectory() as folder:
+                found = write_movie(Path(folder) / "movie", rotated, step=step, progress=False)
+                noise = found.calibration.storage_noise
+                yield f"stored, step {step:g}", np.roll(found[:], -seed, axis=0), found.compression_ratio
+            if step == 0.5:
+                white = np.sqrt(ADDED * noise.variance(counts)) * rng.standard_normal(counts.shape)
+                yield "white noise", changed(counts, white), None
+        yield "one count up or down", changed(counts, rng.choice([-1.0, 1.0], counts.shape)), None
+    yield "raw, a second time", counts, None
 
-    def stored(seed: int, step: float = 0.5) -> tuple[Counts, float]:
-        """Store and read. The offset of a count depends on its place in a chunk: rotated, a movie has others."""
-        with tempfile.TemporaryDirectory() as folder:
-            rotated = PhotonMovie(np.roll(counts, seed, axis=0), movie.calibration)
-            found = write_movie(Path(folder) / "movie", rotated, step=step, progress=False)
-            return np.roll(found[:], -seed, axis=0), found.compression_ratio
 
-    with tempfile.TemporaryDirectory() as folder:
-        noise = write_movie(Path(folder) / "movie", movie, progress=False).calibration.storage_noise
-    sigma = np.sqrt(ADDED * noise.variance(counts))
-
-    def changed(by: Callable[[np.random.Generator], Floats]) -> Iterator[tuple[Counts, None]]:
-        for seed in range(seeds):
-            values = np.rint(counts + by(np.random.default_rng(seed)))
-            yield np.clip(values, 0, np.iinfo(counts.dtype).max).astype(counts.dtype), None
-
-    yield "raw, a second time", iter([(counts, None)])
-    yield "stored, step 0.5", (stored(seed) for seed in range(seeds))
-    yield "stored, step 0.25", (stored(seed, 0.25) for seed in range(seeds))
-    yield "white noise", changed(lambda rng: sigma * rng.standard_normal(counts.shape))
-    yield "one count up or down", changed(lambda rng: rng.choice([-1.0, 1.0], counts.shape))
+def changed(counts: Counts, by: Floats) -> Counts:
+    """Add something to counts, within the range of their dtype."""
+    return np.clip(np.rint(counts + by), 0, np.iinfo(counts.dtype).max).astype(counts.dtype)
 
 
 def partners(masks: Floats, others: Floats) -> npt.NDArray[np.intp]:
@@ -172,9 +169,8 @@ def report(movie: PhotonMovie, frame_rate: float, seeds: int, scene: Scene | Non
         print("|", " | ".join(rows[-1]), flush=True, file=sys.stderr)
 
     add("raw", None, raw)
-    for name, runs in variants(movie, seeds):
-        for counts, ratio in runs:
-            add(name, ratio, analysed(counts, frame_rate))
+    for name, counts, ratio in variants(movie, seeds):
+        add(name, ratio, analysed(counts, frame_rate))
     return table((*RUN, *AGAINST_RAW, *(AGAINST_TRUTH if scene else ())), rows)
 
 

@@ -126,9 +126,25 @@ def _int16(counts: AnyArray, how: str, start: int) -> npt.NDArray[np.int16]:
 
 
 def _db(movie: PhotonArray, root: Path, place: Path, n_channels: int) -> dict[str, Any]:
-    """Return what Suite2p knows about a binary file (its ``db.npy``)."""
+    """Return what Suite2p knows about its binary files (``db.npy``)."""
     height, width = movie.shape[-2:]
-    return {}
+    document = {
+        "Ly": height,
+        "Lx": width,
+        "nframes": len(movie),
+        "nplanes": 1,
+        "nchannels": n_channels,
+        "functional_chan": 1,
+        "keep_movie_raw": False,
+        "data_path": [str(root)],  # where it looks for bad_frames.npy
+        "save_path0": str(root),
+        "save_folder": "suite2p",
+        "save_path": str(place),
+        "reg_file": str(place / "data.bin"),
+        "db_path": str(place / "db.npy"),
+        "settings_path": str(place / "settings.npy"),
+    }
+    return document | ({"reg_file_chan2": str(place / "data_chan2.bin")} if n_channels == 2 else {})
 
 
 def _save(path: Path, settings: dict[str, Any]) -> None:
