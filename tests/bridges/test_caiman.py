@@ -28,7 +28,7 @@ def stored(folder: Path, kind: str = "images") -> tuple[Any, Any]:
 
 
 def load(path: Path) -> Any:
-    """Read a memory map by its name: float32 (pixel, time) in the order named, pixels counted along the height first."""
+    """Read a memory map by its name: float32 (pixel, time) in that order, pixels counted along the height first."""
     found = re.fullmatch(r"session_d1_(\d+)_d2_(\d+)_d3_(\d+)_order_([CF])_frames_(\d+)\.mmap", path.name)
     assert found is not None, path.name
     *dims, frames = (int(found[number]) for number in (1, 2, 3, 5))

@@ -60,14 +60,14 @@ def test_our_own_reader_opens_the_folder(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("how", "given", "expected"),
     [
-        pytest.param("halve", np.uint16([0, 1, 65535]), [0, 0, 32767], id="halved"),
-        pytest.param("clip", np.uint16([0, 32768, 65535]), [0, 32767, 32767], id="clipped"),
-        pytest.param("exact", np.uint16([0, 32767, 1]), [0, 32767, 1], id="exact"),
-        pytest.param("halve", np.int16([-32768, -1, 32767]), [-32768, -1, 32767], id="int16 stays"),
-        pytest.param("halve", np.uint8([0, 1, 255]), [0, 1, 255], id="uint8 stays"),
-        pytest.param("halve", np.int32([-65536, -1, 65535]), [-32768, -1, 32767], id="int32 halved"),
-        pytest.param("clip", np.int32([-(10**6), 5, 10**6]), [-32768, 5, 32767], id="int32 clipped"),
-        pytest.param("exact", np.float32([-0.4, 1.6, 2.5]), [0, 2, 2], id="floats rounded"),
+        pytest.param("halve", np.array([0, 1, 65535], np.uint16), [0, 0, 32767], id="halved"),
+        pytest.param("clip", np.array([0, 32768, 65535], np.uint16), [0, 32767, 32767], id="clipped"),
+        pytest.param("exact", np.array([0, 32767, 1], np.uint16), [0, 32767, 1], id="exact"),
+        pytest.param("halve", np.array([-32768, -1, 32767], np.int16), [-32768, -1, 32767], id="int16 stays"),
+        pytest.param("halve", np.array([0, 1, 255], np.uint8), [0, 1, 255], id="uint8 stays"),
+        pytest.param("halve", np.array([-65536, -1, 65535], np.int32), [-32768, -1, 32767], id="int32 halved"),
+        pytest.param("clip", np.array([-(10**6), 5, 10**6], np.int32), [-32768, 5, 32767], id="int32 clipped"),
+        pytest.param("exact", np.array([-0.4, 1.6, 2.5], np.float32), [0, 2, 2], id="floats rounded"),
     ],
 )
 def test_counts_fit_into_int16(tmp_path: Path, how: Any, given: Any, expected: Any) -> None:
@@ -148,7 +148,10 @@ def test_a_second_channel_is_beside_the_first(tmp_path: Path) -> None:
 
 def test_the_frame_rate_is_that_of_the_recording(tmp_path: Path) -> None:
     tifffile.imwrite(
-        tmp_path / "m.ome.tif", COUNTS, ome=True, metadata={"axes": "TYX", "TimeIncrement": 50, "TimeIncrementUnit": "ms"}
+        tmp_path / "m.ome.tif",
+        COUNTS,
+        ome=True,
+        metadata={"axes": "TYX", "TimeIncrement": 50, "TimeIncrementUnit": "ms"},
     )
     movie = stored(tmp_path, tmp_path / "m.ome.tif")
     assert settings(movie.to_suite2p(tmp_path / "session"), "settings")["fs"] == 20

@@ -1,4 +1,4 @@
-"""The ``ImagingExtractor`` of :mod:`.roiextractors`: a module of its own, because it cannot exist without that library."""
+"""The ``ImagingExtractor`` of :mod:`.roiextractors`; a separate module, because it needs that library to exist."""
 
 from __future__ import annotations
 
