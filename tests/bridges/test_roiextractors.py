@@ -72,7 +72,9 @@ def test_times_are_those_of_the_recording(tmp_path: Path) -> None:
     plane = {"DeltaT": times, "DeltaTUnit": ["s"] * 3}
     tifffile.imwrite(tmp_path / "m.ome.tif", counts, ome=True, metadata={"axes": "TYX", "Plane": plane})
     uneven = write_movie(tmp_path / "uneven", tmp_path / "m.ome.tif", profile="lossless")
-    np.testing.assert_array_equal(uneven.to_roiextractors(sampling_frequency=8).get_timestamps(1, 3), [0.1, 0.25])
+    extractor = uneven.to_roiextractors(sampling_frequency=8)
+    np.testing.assert_array_equal(extractor.get_timestamps(1, 3), [0.1, 0.25])
+    np.testing.assert_array_equal(extractor.slice_samples(1, 3).get_timestamps(), [0.1, 0.25])
 
 
 def test_a_movie_without_a_frame_rate_needs_one(tmp_path: Path) -> None:
