@@ -156,9 +156,9 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def machine(*more: str) -> str:
-    """Platform, processor, cores, Python and versions, in one line; of ``more`` packages where they are installed."""
-    versions = [f"{name} {importlib.metadata.version(name)}" for name in _PACKAGES]
-    for name in more:
+    """Platform, processor, cores, Python, and the versions of what is installed of the packages, in one line."""
+    versions = []
+    for name in (*_PACKAGES, *more):
         with suppress(importlib.metadata.PackageNotFoundError):
             versions.append(f"{name} {importlib.metadata.version(name)}")
     return (

@@ -15,6 +15,7 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 
 with_blosc2 = pytest.mark.skipif(find_spec("blosc2") is None, reason="blosc2 is in the benchmarks extra")
+with_suite2p = pytest.mark.skipif(find_spec("suite2p") is None, reason="Suite2p brings torch, and is in no extra")
 linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from /proc")
 
 
@@ -44,6 +45,9 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="memory is read from 
         pytest.param("rows", "--rows 3 --repeat 1", 4, id="rows"),
         pytest.param("figures", "--frames 40 --size 64 --draws 1000 --pictures {folder}", 0, id="figures"),
         pytest.param("startup", "--rows 3 --repeat 1", 6, id="startup"),
+        pytest.param(
+            "suite2p_cells", "--frames 300 --size 96 --seeds 1", 1 + 6, marks=with_suite2p, id="suite2p_cells"
+        ),
     ],
 )
 def test_the_benchmark_prints_its_tables(script: str, options: str, lines: int, tmp_path: Path) -> None:
