@@ -378,6 +378,7 @@ class PhotonArray(LazyArray, _ZarrArray):  # type: ignore[misc, override]  # sha
         )
 
     # Named, not imported: a bridge knows the handle, and the handle needs no bridge.
+    to_nwb = imported_method("dj_photon_codecs.bridges.nwb")
     to_suite2p = imported_method("dj_photon_codecs.bridges.suite2p")
 
 
