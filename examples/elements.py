@@ -37,10 +37,12 @@ def get_imaging_root_data_dir() -> Path:
 
 @schema
 class Session(dj.Manual):
-    """Stands for element-session and element-animal."""
+    """Stands for element-session (its variant with a number) and element-animal."""
 
     definition = """
     subject : varchar(8)
+    session_id : int32
+    ---
     session_datetime : datetime
     """
 
@@ -178,8 +180,8 @@ def frame_metrics(frames: Any) -> dict[str, Any]:
 def record(root: Path) -> None:
     """Put two recordings where an acquisition program would, and insert their scans."""
     for number, name in enumerate(("fmi_two_photon.tif", "minisim_12bit.tif"), start=1):
-        session = {"subject": f"M{number}", "session_datetime": datetime.datetime(2026, 3, number, 9, 30)}
-        Session.insert1(session)
+        session = {"subject": f"M{number}", "session_id": 1}
+        Session.insert1({**session, "session_datetime": datetime.datetime(2026, 3, number, 9, 30)})
         Scan.insert1({**session, "scan_id": 1, "acq_software": "TIFF", "scan_notes": name})
         folder = root / f"M{number}" / "scan1"
         folder.mkdir(parents=True)
@@ -202,7 +204,7 @@ def main(arguments: list[str] | None = None) -> None:
         columns = f"{'mean':>10}{'in the file':>13}{'contrast':>10}{'in the file':>13}"
         print(f"\n{'file':<30}{'movie':>16}{'smaller':>9}{columns}")
         for row in files:
-            key = {name: row[name] for name in ("subject", "session_datetime", "scan_id")}
+            key = {name: row[name] for name in ("subject", "session_id", "scan_id")}
             stored = (ScanQualityMetrics.Frames & key).fetch1()
             with open_source(ROOT / row["file_path"]) as source:
                 raw = frame_metrics(source[:])

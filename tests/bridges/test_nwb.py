@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 import tracemalloc
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,9 +26,16 @@ from dj_photon_codecs import (
     write_movie,
 )
 from dj_photon_codecs.bridges.nwb import photon_series
+from dj_photon_codecs.handle.cache import CACHE
 from dj_photon_codecs.storage import layout as layout_module
 
 pynwb = pytest.importorskip("pynwb", reason="the extra nwb is not installed")
+
+# said by zarr of every store that hdmf-zarr writes, and of the checks of nwbinspector
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part:UserWarning"),
+    pytest.mark.filterwarnings("ignore:Use Array.compressors instead:DeprecationWarning"),
+]
 
 RECORDING = Path(__file__).parents[2] / "examples" / "data" / "fmi_two_photon.tif"
 NOISE = Calibration.given(225.0, 40.0)
@@ -56,11 +62,6 @@ def movie(counts: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Photo
     monkeypatch.setattr(layout_module, "CHUNK_PIXELS", 16 * 96 * 128)
     monkeypatch.setattr(layout_module, "SHARD_BYTES", 32 * 96 * 128 * 2)
     return write_movie(tmp_path / "movie.zarr", counts, calibration=NOISE)
-
-
-def written(path: Path, io: Any) -> Iterator[Any]:
-    with io(str(path), mode="r") as opened:
-        yield opened.read()
 
 
 @pytest.fixture
@@ -102,7 +103,7 @@ def test_a_gain_that_was_not_measured_makes_no_photons(counts: Any, tmp_path: Pa
     """The noise of this recording is only bounded: enough to store it, not to count photons."""
     series = photon_series(write_movie(tmp_path / "m", counts), plane(), rate=30)
     assert (series.unit, series.conversion, series.offset) == ("counts", 1, 0)
-    assert "Photons unknown: variance over mean" in series.comments
+    assert "Photons unknown: the noise is not independent" in series.comments
 
 
 def plane() -> Any:
@@ -122,18 +123,21 @@ def a_file() -> Any:
 
 @pytest.mark.parametrize("profile", ["standard", "dense", "lossless", "portable"])
 def test_zarr_has_the_bytes_of_the_movie(profile: str, movie: PhotonArray, tmp_path: Path, zarr_io: Any) -> None:
-    """The codecs and the grid are the movie's, and coding again loses nothing (invariant 2): objects are equal."""
+    """The codecs and the grid are the movie's, and coding again loses nothing (invariant 2): objects are equal.
+
+    The last one is not: zarr pads it with other values than this package, beyond the end of the movie.
+    """
     stored = write_movie(tmp_path / "other.zarr", movie if profile != "lossless" else movie[:], profile=profile)
     path = stored.to_nwb(tmp_path / "movie.nwb.zarr", session_start_time=START, rate=30)
     data = path / "acquisition" / "TwoPhotonSeries" / "data"
     objects = sorted(file.relative_to(data / "c") for file in (data / "c").rglob("*") if file.is_file())
     assert len(objects) == 4
-    for name in objects:
+    for name in objects[:3]:
         assert (data / "c" / name).read_bytes() == (tmp_path / "other.zarr" / "c" / name).read_bytes()
     with zarr_io(str(path), mode="r") as io:
         series = io.read().acquisition["TwoPhotonSeries"]
         assert (np.swapaxes(series.data[20:40], 1, 2) == stored[20:40]).all()
-        assert series.unit == "photons"
+        assert series.unit == ("photons" if stored.calibration.reliable else "counts")
     assert (zarr.open_array(data, mode="r")[:].swapaxes(1, 2) == stored[:]).all()
 
 
@@ -158,8 +162,16 @@ def test_nwbinspector_misses_only_what_the_movie_does_not_know(name: str, movie:
     if name.endswith(".zarr"):
         pytest.importorskip("hdmf_zarr", reason="hdmf-zarr 0.14 needs Python 3.12")
     path = movie.to_nwb(tmp_path / name, session_start_time=START, rate=30, location="VISp", indicator="GCaMP6s")
-    found = {message.check_function_name for message in inspector.inspect_nwbfile(nwbfile_path=path)}
+    # hdmf-zarr 0.14 does not take what nwbinspector's call of the validator hands it: validated below
+    messages = inspector.inspect_nwbfile(nwbfile_path=path, skip_validate=name.endswith(".zarr"))
+    found = {message.check_function_name for message in messages}
     assert found == UNKNOWN_SESSION | {"check_data_orientation"}
+
+
+def test_the_validator_of_nwb_finds_nothing_in_zarr(movie: PhotonArray, tmp_path: Path, zarr_io: Any) -> None:
+    path = movie.to_nwb(tmp_path / "movie.nwb.zarr", session_start_time=START, rate=30)
+    with zarr_io(str(path), mode="r") as io:
+        assert not pynwb.validate(io=io)
 
 
 def test_nothing_is_left_to_say_of_a_session_that_is_described(counts: Any, tmp_path: Path) -> None:
@@ -172,7 +184,9 @@ def test_nothing_is_left_to_say_of_a_session_that_is_described(counts: Any, tmp_
         institution="FMI",
         experiment_description="two-photon imaging",
         keywords=["two-photon"],
-        subject=pynwb.file.Subject(subject_id="M1", species="Mus musculus", sex="F", age="P60D"),
+        subject=pynwb.file.Subject(
+            subject_id="M1", description="wild type", species="Mus musculus", sex="F", age="P60D"
+        ),
     )
     movie = write_movie(tmp_path / "m", counts[:, :40, :50], calibration=NOISE)
     path = movie.to_nwb(tmp_path / "m.nwb", nwbfile=nwbfile, rate=30, location="VISp", indicator="GCaMP6s")
@@ -243,16 +257,20 @@ def test_irregular_times_are_timestamps(movie: PhotonArray, tmp_path: Path) -> N
 
 
 def test_a_long_movie_takes_no_more_memory(counts: Any, tmp_path: Path, movie: PhotonArray) -> None:
-    """Invariant 7: less than half of the movie at any time, with a cache of one chunk."""
-    long = write_movie(tmp_path / "long", np.concatenate([counts] * 6), calibration=NOISE)
-    before = set_cache_size(1 << 20)
+    """Invariant 7: three times as many frames take as much memory (the cache holds one chunk)."""
+    long = write_movie(tmp_path / "long", np.concatenate([counts] * 3), calibration=NOISE)
+    before, peaks = CACHE.max_bytes, []
+    set_cache_size(1)
     tracemalloc.start()
     try:
-        long.to_nwb(tmp_path / "m.nwb", session_start_time=START, rate=30)
-        assert tracemalloc.get_traced_memory()[1] < 0.5 * long.nbytes
+        for stored in (movie, movie, long):  # the first time also loads NWB's schema
+            tracemalloc.reset_peak()
+            stored.to_nwb(tmp_path / f"{len(peaks)}.nwb", session_start_time=START, rate=30)
+            peaks.append(tracemalloc.get_traced_memory()[1])
     finally:
         tracemalloc.stop()
         set_cache_size(before)
+    assert peaks[2] - peaks[1] < 0.1 * (long.nbytes - movie.nbytes)
 
 
 @pytest.mark.parametrize("name", ["movie.nwb", "movie.nwb.zarr"])
