@@ -34,7 +34,7 @@ pynwb = pytest.importorskip("pynwb", reason="the extra nwb is not installed")
 # said by zarr of every store that hdmf-zarr writes, and of the checks of nwbinspector
 pytestmark = [
     pytest.mark.filterwarnings("ignore:Consolidated metadata is currently not part:UserWarning"),
-    pytest.mark.filterwarnings("ignore:Use Array.compressors instead:DeprecationWarning"),
+    pytest.mark.filterwarnings("ignore:Use (Async)?Array.compressors instead:DeprecationWarning"),
 ]
 
 RECORDING = Path(__file__).parents[2] / "examples" / "data" / "fmi_two_photon.tif"

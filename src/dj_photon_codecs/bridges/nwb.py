@@ -316,14 +316,14 @@ def _hdf5_data(movie: PhotonArray) -> Any:
 def _zarr_data(movie: PhotonArray, portable: bool) -> Any:
     """The movie's own codecs, chunks and objects behind a transposition, so that counts and sizes stay the same."""
     wrap = _library("hdmf_zarr").ZarrDataIO
-    from zarr.codecs import BloscCodec, TransposeCodec
+    from zarr.codecs import TransposeCodec, ZstdCodec
 
+    back = TransposeCodec(order=_nwb_order(tuple(range(len(movie.shape)))))
     layout: dict[str, Any] = {"chunks": _nwb_order(movie.chunks), "fillvalue": movie.fill_value}
     if movie.shards is not None:
         layout["shards"] = _nwb_order(movie.shards)
     if portable or movie.metadata.zarr_format == 2:
-        layout["compressors"] = BloscCodec(cname="zstd", clevel=5, shuffle="bitshuffle")
+        layout |= {"filters": (back,), "compressors": ZstdCodec(level=5)}
     else:
-        back = TransposeCodec(order=_nwb_order(tuple(range(len(movie.shape)))))
         layout |= {"filters": (back, *movie.filters), "serializer": movie.serializer, "compressors": movie.compressors}
     return wrap(data=_frames(movie, (movie.shards or movie.chunks)[0]), **layout)
