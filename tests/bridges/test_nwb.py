@@ -165,6 +165,8 @@ def test_nwbinspector_misses_only_what_the_movie_does_not_know(name: str, movie:
     # hdmf-zarr 0.14 does not take what nwbinspector's call of the validator hands it: validated below
     messages = inspector.inspect_nwbfile(nwbfile_path=path, skip_validate=name.endswith(".zarr"))
     found = {message.check_function_name for message in messages}
+    if name.endswith(".zarr"):  # two checks ask for the compressor of Zarr 2, and fail on any array of Zarr 3
+        found = {check for check in found if "dataset_compression" not in check}
     assert found == UNKNOWN_SESSION | {"check_data_orientation"}
 
 
@@ -259,7 +261,8 @@ def test_irregular_times_are_timestamps(movie: PhotonArray, tmp_path: Path) -> N
 def test_a_long_movie_takes_no_more_memory(counts: Any, tmp_path: Path, movie: PhotonArray) -> None:
     """Invariant 7: three times as many frames take as much memory (the cache holds one chunk)."""
     long = write_movie(tmp_path / "long", np.concatenate([counts] * 3), calibration=NOISE)
-    before, peaks = CACHE.max_bytes, []
+    before = CACHE.max_bytes
+    peaks: list[int] = []
     set_cache_size(1)
     tracemalloc.start()
     try:

@@ -1,4 +1,4 @@
-"""The example at scale: what it counts, and what it projects. It takes minutes, and docs/examples/.update.py runs it."""
+"""The example at scale: what it counts and projects. It takes minutes: docs/examples/.update.py runs it."""
 
 from __future__ import annotations
 
