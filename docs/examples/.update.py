@@ -15,7 +15,7 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 EXAMPLES = HERE.parents[1] / "examples"
-NAMES = ("calcium_imaging", "low_light", "without_datajoint", "distributed")
+NAMES = ("calcium_imaging", "low_light", "without_datajoint", "distributed", "elements", "at_scale")
 
 for name in sys.argv[1:] or NAMES:
     with tempfile.TemporaryDirectory() as folder:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-NAMES = ("calcium_imaging", "distributed", "low_light", "without_datajoint")
+NAMES = ("calcium_imaging", "distributed", "elements", "low_light", "without_datajoint")
 
 #: Lines whose numbers differ from run to run: who made what, and how fast.
 _CHANGING = ("worker ", "measured ", "100 TB ")

@@ -380,6 +380,7 @@ class PhotonArray(LazyArray, _ZarrArray):  # type: ignore[misc, override]  # sha
     # Named, not imported: a bridge knows the handle, and the handle needs no bridge.
     to_caiman = imported_method("dj_photon_codecs.bridges.caiman")
     to_roiextractors = imported_method("dj_photon_codecs.bridges.roiextractors")
+    to_nwb = imported_method("dj_photon_codecs.bridges.nwb")
     to_suite2p = imported_method("dj_photon_codecs.bridges.suite2p")
     to_xarray = imported_method("dj_photon_codecs.bridges.xarray")
     to_napari = imported_method("dj_photon_codecs.bridges.napari")
