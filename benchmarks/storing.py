@@ -166,7 +166,7 @@ def measure_folder(options: argparse.Namespace, pythons: dict[str, str], say: Ca
         counts, told, sigma = recording.load(options.frames * options.size**2)
         movie = _Movie(recording.name, counts, told, sigma, {}, None)
         records += _folder(options, movie, pythons, say)
-    for regime in (chosen(options.regimes) if options.regimes else ()):
+    for regime in chosen(options.regimes) if options.regimes else ():
         rng = np.random.default_rng(options.seed)
         counts, means = simulate(regime, options.frames, options.size, rng, means=True)
         limits = {
