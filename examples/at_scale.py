@@ -261,7 +261,7 @@ def measure(store: CountingS3, workers: int) -> dict[str, tuple[float, float]]:
     movie = (Movie & {"recording": long[0]}).fetch1("movie")
     stored = movie.record.stored_bytes / LONG
     found["stored bytes"] = stored, 0.0
-    print(f"  {'stored [MB]':<32}{stored / 1e6:>12.2f}{'':>17}")
+    print(f"  {'stored [MB]':<32}{stored / 1e6:>12.2f}")
     read = sum(store.bytes["read", recording] for recording in long) / len(long)
     print(f"  read: bytes from the store, over those stored {read / movie.record.stored_bytes:.3f}")
     return found
