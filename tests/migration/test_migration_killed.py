@@ -24,7 +24,7 @@ if sys.platform == "win32":  # the type checker understands this too
     pytest.skip("a fork server and SIGKILL are POSIX", allow_module_level=True)
 
 #: Kills on each of two databases; DJ_TEST_KILLS sets another number.
-KILLS = 4
+KILLS = 10
 MOVIES = 6
 #: Seconds after an event, at most, at which a worker is killed: as long as the steps of a copy take.
 LONGEST_DELAY = 0.05
