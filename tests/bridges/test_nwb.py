@@ -288,7 +288,7 @@ def test_a_failure_leaves_nothing(name: str, movie: PhotonArray, tmp_path: Path)
 
 def test_a_file_that_exists_is_left_alone(movie: PhotonArray, tmp_path: Path) -> None:
     (tmp_path / "m.nwb").write_text("mine")
-    with pytest.raises(OccupiedError, match=r"m\.nwb exists: name another file"):
+    with pytest.raises(OccupiedError, match=r"m\.nwb exists: choose another path"):
         movie.to_nwb(tmp_path / "m.nwb", session_start_time=START, rate=30)
     assert (tmp_path / "m.nwb").read_text() == "mine"
 
@@ -298,8 +298,8 @@ def test_a_file_that_exists_is_left_alone(movie: PhotonArray, tmp_path: Path) ->
     [
         ("m.h5", {}, r"must end in \.nwb"),
         ("m.nwb", {"rate": 30}, "session_start_time=datetime"),
-        ("m.nwb", {"session_start_time": START}, r"rate= \[Hz\] or timestamps= \[s\]"),
-        ("m.nwb", {"session_start_time": START, "rate": 0}, "rate must be a finite number above 0"),
+        ("m.nwb", {"session_start_time": START}, "give rate, in frames/s"),
+        ("m.nwb", {"session_start_time": START, "rate": 0}, "rate must be a positive number of frames per second"),
         ("m.nwb", {"session_start_time": START, "rate": 30, "timestamps": [0.0]}, "got both"),
         ("m.nwb", {"session_start_time": START, "timestamps": [0.0, 1.0]}, "has 2 times, and the movie 100 frames"),
     ],

@@ -1,4 +1,4 @@
-"""Names, units and spacing of a movie's axes, and the counts to show as black and white."""
+"""What other programs want to know of a movie: names, units and spacing of its axes, frame rate, black and white."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 from .._arguments import check
 from .._typing import Json
-from ..errors import CalibrationError, InvalidMovieError
+from ..errors import CalibrationError, ConfigurationError, InvalidMovieError
 from ..handle import PhotonArray
 from ..sources.metadata import inverse, micrometres, number, seconds
 
@@ -51,10 +51,9 @@ def axes_of(movie: PhotonArray, frame_rate: Any = None, pixel_size: Any = None) 
         legal = len(sizes) in (2, 3) and all(map(number, sizes))
         check(legal, "pixel_size", pixel_size, "positive: a number of µm, (height, width) or (plane, height, width)")
         lengths[-len(sizes) :] = map(number, sizes)
-    interval = seconds(found.get("TimeIncrement"), found.get("TimeIncrementUnit"))
+    interval = recorded_interval(movie)
     if frame_rate is not None:
-        interval = inverse(frame_rate)
-        check(interval, "frame_rate", frame_rate, "a positive number of frames per second")
+        interval = inverse(_rate(frame_rate, "frame_rate"))
     space = [_axis(*name, "micrometer", length) for name, length in zip(_SPACE, lengths, strict=True)]
     middle = [Axis("channel", "c"), space[0]][5 - len(movie.shape) :]
     return [_axis("time", "t", "second", interval), *middle, *space[1:]]
@@ -62,6 +61,27 @@ def axes_of(movie: PhotonArray, frame_rate: Any = None, pixel_size: Any = None) 
 
 def _axis(name: str, letter: str, unit: str, spacing: float | None) -> Axis:
     return Axis(name, letter, unit, spacing) if spacing else Axis(name, letter)
+
+
+def recorded_interval(movie: PhotonArray) -> float | None:
+    """Return the time from frame to frame [s] that the source recorded, or None."""
+    found = acquisition_of(movie)
+    return seconds(found.get("TimeIncrement"), found.get("TimeIncrementUnit"))
+
+
+def frame_rate_of(movie: PhotonArray, given: Any, argument: str) -> float:
+    """Return the given frame rate, or that of the recording [Hz]; raise ConfigurationError if there is none."""
+    if given is not None:
+        return _rate(given, argument)
+    rate = inverse(recorded_interval(movie))
+    if rate is None:
+        raise ConfigurationError(f"this movie does not say how fast it was recorded: give {argument}, in frames/s")
+    return rate
+
+
+def _rate(given: Any, argument: str) -> float:
+    check(number(given), argument, given, "a positive number of frames per second")
+    return float(given)
 
 
 def acquisition_of(movie: PhotonArray) -> Json:

@@ -12,7 +12,7 @@ import numpy as np
 from .._arguments import check
 from ..errors import ConfigurationError
 from ..handle import PhotonArray
-from ._common import appearing, frame_blocks
+from .files import appearing, frame_blocks
 
 
 def to_caiman(movie: PhotonArray, path: str | os.PathLike[str], *, order: Literal["C", "F"] = "C") -> Path:

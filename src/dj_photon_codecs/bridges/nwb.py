@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import math
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from .._system import remove_folder, rename, unlink
-from .._typing import Json
-from ..errors import CalibrationError, ConfigurationError, InvalidMovieError, OccupiedError
+from ..errors import CalibrationError, ConfigurationError, InvalidMovieError
+from .axes import acquisition_of, axes_of, frame_rate_of, recorded_interval
+from .files import appearing
 
 if TYPE_CHECKING:
     from ..handle import PhotonArray
@@ -82,23 +80,21 @@ def to_nwb(
     target = Path(file)
     backend = _backend_of(target)
     pynwb = _library("pynwb")
-    if target.exists():
-        raise OccupiedError(f"{target} exists: name another file, or remove it")
-    if nwbfile is None:
-        nwbfile = _new_file(pynwb, movie, session_start_time)
-    elif session_start_time is not None:
-        raise ConfigurationError("session_start_time is for a new NWBFile, and the given nwbfile has one")
-    described = (indicator, location, excitation_lambda, emission_lambda)
-    if imaging_plane is None:
-        imaging_plane = _new_plane(pynwb, movie, nwbfile, *described)
-    elif any(value is not None for value in described):
-        raise ConfigurationError(
-            "indicator, location and wavelengths are for a new imaging plane, and imaging_plane= was given"
+    with appearing(target) as partial:
+        if nwbfile is None:
+            nwbfile = _new_file(pynwb, movie, session_start_time)
+        elif session_start_time is not None:
+            raise ConfigurationError("session_start_time is for a new NWBFile, and the given nwbfile has one")
+        described = (indicator, location, excitation_lambda, emission_lambda)
+        if imaging_plane is None:
+            imaging_plane = _new_plane(pynwb, movie, nwbfile, *described)
+        elif any(value is not None for value in described):
+            raise ConfigurationError(
+                "indicator, location and wavelengths are for a new imaging plane, and imaging_plane= was given"
+            )
+        nwbfile.add_acquisition(
+            photon_series(movie, imaging_plane, backend=backend, one_photon=one_photon, portable=portable, **fields)
         )
-    nwbfile.add_acquisition(
-        photon_series(movie, imaging_plane, backend=backend, one_photon=one_photon, portable=portable, **fields)
-    )
-    with _beside(target) as partial:
         library = pynwb if backend == "hdf5" else _library("hdmf_zarr")
         opened = library.NWBHDF5IO if backend == "hdf5" else library.NWBZarrIO
         with opened(str(partial), mode="w") as io:
@@ -191,27 +187,9 @@ def _backend_of(target: Path) -> Backend:
     raise ConfigurationError(f"{target} must end in .nwb, for HDF5, or in .nwb.zarr, for Zarr")
 
 
-@contextmanager
-def _beside(target: Path) -> Iterator[Path]:
-    """Give the name to write under: renamed if all went well, removed if not."""
-    partial = target.with_name(f".partial-{target.name}")
-    try:
-        yield partial
-        rename(partial, target)
-    finally:
-        if partial.is_dir():
-            remove_folder(partial)
-        unlink(partial)
-
-
-def _acquisition(movie: PhotonArray) -> Json:
-    """Metadata of the recording, in OME's names and units; empty if there is none."""
-    return (movie.record.acquisition if movie.record else None) or {}
-
-
 def _new_file(pynwb: Any, movie: PhotonArray, start: datetime | None) -> Any:
     if start is None:
-        date = _acquisition(movie).get("AcquisitionDate")
+        date = acquisition_of(movie).get("AcquisitionDate")
         if date is None:
             raise ConfigurationError(
                 "an NWB file needs the start of the recording, which this movie does not know: "
@@ -235,8 +213,8 @@ def _new_plane(
     emission: float | None,
 ) -> Any:
     """Add a plane to the file, with the pixel size if it is known."""
-    known = _acquisition(movie)
-    spacing = [known.get(f"PhysicalSize{axis}", math.nan) * 1e-6 for axis in "XYZ"[: len(movie.shape) - 1]]
+    space = axes_of(movie)[:0:-1]  # width, height, depth
+    spacing = [axis.spacing * 1e-6 for axis in space] if all(axis.unit for axis in space) else None
     channel = pynwb.ophys.OpticalChannel(
         name="OpticalChannel",
         description="the channel of the movie",
@@ -250,7 +228,7 @@ def _new_plane(
         indicator=indicator or "unknown",
         location=location or "unknown",
         excitation_lambda=math.nan if excitation is None else excitation,
-        grid_spacing=None if any(map(math.isnan, spacing)) else spacing,
+        grid_spacing=spacing,
     )
 
 
@@ -272,20 +250,10 @@ def _unit(movie: PhotonArray) -> dict[str, Any]:
 def _times(movie: PhotonArray, rate: float | None, timestamps: Any) -> dict[str, Any]:
     if rate is not None and timestamps is not None:
         raise ConfigurationError("a series has either rate or timestamps, got both")
-    known = _acquisition(movie)
-    if rate is None and timestamps is None:
-        if "TimeIncrement" in known:
-            rate = 1 / known["TimeIncrement"]
-        elif "DeltaT" in known:
-            timestamps = known["DeltaT"]
-        else:
-            raise ConfigurationError(
-                "NWB needs the times of the frames, which this movie does not know: rate= [Hz] or timestamps= [s]"
-            )
-    if rate is not None:
-        if not 0 < rate < math.inf:
-            raise ConfigurationError(f"rate must be a finite number above 0 [Hz], got {rate!r}")
-        return {"rate": float(rate), "starting_time": 0.0}
+    if rate is None and timestamps is None and recorded_interval(movie) is None:
+        timestamps = acquisition_of(movie).get("DeltaT")
+    if timestamps is None:
+        return {"rate": frame_rate_of(movie, rate, "rate"), "starting_time": 0.0}
     if len(timestamps) != len(movie):
         raise ConfigurationError(f"timestamps has {len(timestamps)} times, and the movie {len(movie)} frames")
     return {"timestamps": timestamps}

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
 from ..handle import PhotonArray
-from ._common import frame_rate_of
+from .axes import frame_rate_of
 
 if TYPE_CHECKING:
     from .imaging_extractor import PhotonImagingExtractor

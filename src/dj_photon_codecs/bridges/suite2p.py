@@ -13,7 +13,8 @@ from .._arguments import check
 from .._typing import AnyArray
 from ..errors import ConfigurationError, InvalidMovieError
 from ..handle import PhotonArray
-from ._common import appearing, frame_blocks, frame_rate_of
+from .axes import frame_rate_of
+from .files import appearing, frame_blocks
 
 _INT16 = np.iinfo(np.int16)
 

@@ -1,4 +1,4 @@
-"""What bridges to files share: blocks of frames, the frame rate, and files that appear when they are complete."""
+"""What bridges to files share: blocks of frames, and files that appear when they are complete."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .._arguments import check
 from .._system import remove_folder, rename, unlink
 from .._typing import AnyArray
-from ..errors import ConfigurationError, OccupiedError
+from ..errors import OccupiedError
 from ..handle import PhotonArray
-from ..sources.metadata import inverse, number, seconds
 
 
 def frame_blocks(movie: PhotonArray, plane: tuple[int, ...] = ()) -> Iterator[tuple[int, AnyArray]]:
@@ -27,18 +25,6 @@ def frame_blocks(movie: PhotonArray, plane: tuple[int, ...] = ()) -> Iterator[tu
         yield start, np.asarray(movie[(slice(start, start + length), *plane)])
 
 
-def frame_rate_of(movie: PhotonArray, given: float | None, argument: str) -> float:
-    """Return the given frame rate, or that of the recording [frames/s]."""
-    if given is not None:
-        check(number(given), argument, given, "a positive number of frames per second")
-        return float(given)
-    found = (movie.record and movie.record.acquisition) or {}
-    rate = inverse(seconds(found.get("TimeIncrement"), found.get("TimeIncrementUnit")))
-    if rate is None:
-        raise ConfigurationError(f"this movie does not say how fast it was recorded: give {argument}, in frames/s")
-    return rate
-
-
 @contextmanager
 def appearing(target: Path) -> Iterator[Path]:
     """Yield a path to write a file or folder to, which gets its name when it is complete and is removed on failure."""
@@ -46,7 +32,7 @@ def appearing(target: Path) -> Iterator[Path]:
         raise OccupiedError(f"{target} exists: choose another path, or remove it")
     missing = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    partial = target.with_name(f".partial-{os.getpid()}-{target.name}")  # some libraries look at the ending
     try:
         yield partial
         rename(partial, target)
