@@ -69,6 +69,12 @@ def recorded_interval(movie: PhotonArray) -> float | None:
     return seconds(found.get("TimeIncrement"), found.get("TimeIncrementUnit"))
 
 
+def recorded_times(movie: PhotonArray) -> list[float] | None:
+    """Return the times of the frames [s] that the source recorded; None unless there is one for each frame."""
+    times = acquisition_of(movie).get("DeltaT", ())
+    return times if len(times) == len(movie) else None
+
+
 def frame_rate_of(movie: PhotonArray, given: Any, argument: str) -> float:
     """Return the given frame rate, or that of the recording [Hz]; raise ConfigurationError if there is none."""
     if given is not None:

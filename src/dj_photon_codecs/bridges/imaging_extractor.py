@@ -10,6 +10,7 @@ from roiextractors import ImagingExtractor
 
 from .._typing import AnyArray
 from ..handle import PhotonArray
+from .axes import recorded_times
 
 
 class PhotonImagingExtractor(ImagingExtractor):  # type: ignore[misc]  # roiextractors has no types
@@ -56,10 +57,8 @@ class PhotonImagingExtractor(ImagingExtractor):  # type: ignore[misc]  # roiextr
         self, start_sample: int | None = None, end_sample: int | None = None
     ) -> npt.NDArray[np.float64] | None:
         """Times of the frames in the recording's metadata [s]; None if it has none."""
-        times = ((self._movie.record and self._movie.record.acquisition) or {}).get("DeltaT")
-        if times is None or len(times) != len(self._movie):
-            return None
-        return np.asarray(times, np.float64)[start_sample:end_sample]
+        times = recorded_times(self._movie)
+        return None if times is None else np.asarray(times, np.float64)[start_sample:end_sample]
 
     def _planes_last(self, counts: AnyArray) -> AnyArray:
         return np.moveaxis(counts, 1, -1) if self.is_volumetric else counts

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from ..errors import InvalidMovieError
 from ..handle import PhotonArray
 from ..storage.record import ATTRIBUTE
-from .axes import Axis, acquisition_of, axes_of, zero_level_of
+from .axes import Axis, axes_of, recorded_times, zero_level_of
 
 
 def to_xarray(
@@ -57,8 +57,7 @@ def to_xarray(
         raise ImportError('to_xarray needs xarray: pip install "dj-photon-codecs[xarray]"') from error
     time, *space = axes_of(movie, frame_rate, pixel_size)
     if times is None and frame_rate is None:
-        recorded = acquisition_of(movie).get("DeltaT", ())
-        times = recorded if len(recorded) == len(movie) else None
+        times = recorded_times(movie)
     coordinates = {axis.name: _coordinate(axis, n) for axis, n in zip(space, movie.shape[1:], strict=True) if axis.unit}
     coordinates["time"] = _coordinate(time, len(movie)) if times is None else _given(times, len(movie))
     return xarray.DataArray(
