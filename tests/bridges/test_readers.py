@@ -168,7 +168,7 @@ def test_octave_reads_frames_and_refuses_damage(tmp_path: Path) -> None:
 def test_octave_reads_blosc_of_many_blocks(shuffle: str, tmp_path: Path) -> None:
     """The golden movies of Blosc are so small that it stores them as they are."""
     counts = np.random.default_rng(0).poisson(20, size=(3, 60, 70)).astype(np.uint16)
-    blosc = BloscCodec(typesize=2, cname="zstd", clevel=5, shuffle=BloscShuffle[shuffle], blocksize=4096)
+    blosc = BloscCodec(typesize=2, cname="zstd", clevel=5, shuffle=shuffle, blocksize=4096)
     write_movie(tmp_path / "movie.zarr", counts, profile="lossless", compressors=[blosc])
     assert octave([job(tmp_path / "movie.zarr", tmp_path / "out")], tmp_path) == ["uint16"]
     np.testing.assert_array_equal(np.fromfile(tmp_path / "out", np.uint16), counts.ravel())
