@@ -15,7 +15,7 @@ from .errors import PhotonCodecError
 from .movies import PhotonMovie
 from .options import ESTIMATED, STANDARD, WriteOptions, check_option
 from .sources import Source, as_source, names_files, open_source
-from .storage.chunks import object_format
+from .storage.chunks import format_and_grid
 from .storage.plan import Plan, Request, plan_movie
 
 #: Largest number of chunks to compress for a profile.
@@ -118,7 +118,7 @@ def _ratio(plan: Plan) -> float:
     places = [range(0, n, size) for n, size in zip(source.shape, chunk, strict=True)]
     total = math.prod(len(along) for along in places)
     count = min(total, _CHUNKS, max(1, _PIXELS // math.prod(chunk)))
-    coder = object_format(plan.metadata, "the estimate").coder
+    coder = format_and_grid(plan.metadata, "the estimate")[0].coder
     raw = stored = 0
     for i in range(count):
         at = _nth(places, (2 * i + 1) * total // (2 * count))

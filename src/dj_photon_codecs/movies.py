@@ -26,9 +26,9 @@ from .sources import as_source, names_files, open_source, warn_of_time_last
 from .storage.beside import Beside, read_beside
 from .storage.claim import read_claim
 from .storage.documents import read_documents, read_object, refuse_altered, with_checksums
+from .storage.encoding import Origin
 from .storage.journal import read_journal
 from .storage.location import Location
-from .storage.origin import Origin
 from .storage.plan import Request
 from .storage.record import with_record, without_record
 from .storage.stores import check_store
@@ -292,12 +292,12 @@ def open_movie(store: Any, *, live: bool = False) -> PhotonArray | LiveMovie:
         if submit(read_journal(location)).result() is not None:
             if claim is not None and not claim.is_stale:
                 raise FormatError(
-                    f"the movie at {location.label} is being acquired by {claim}: open it when it is closed, "
-                    "or what is there with live=True"
+                    f"the movie at {location.label} is being acquired by {claim}: open it when it is finished, "
+                    "or now with live=True"
                 )
             raise FormatError(
-                f"the movie at {location.label} was never finished: whoever acquired it was ended before. "
-                f"recover_movie({location.label!r}) makes a movie of what is there"
+                f"the movie at {location.label} was never finished, because its acquisition was interrupted. "
+                f"recover_movie({location.label!r}) makes a movie of what was stored"
             )
         if location.is_local and os.path.isfile(location.root):
             raise FormatError(_about_file(location.root))
@@ -310,8 +310,8 @@ def open_movie(store: Any, *, live: bool = False) -> PhotonArray | LiveMovie:
         if submit(read_object(location, ".zgroup")).result() is not None:
             raise FormatError(_about_group(location))
         raise FormatError(
-            f"there is no Zarr array at {location.label}: it needs a zarr.json or a .zarray document. Of a movie that "
-            "lost it, a handle fetched from the database reads without it, and has its content in .documents"
+            f"there is no Zarr array at {location.label}: it has neither a zarr.json nor a .zarray document. If the "
+            "movie lost it, a handle fetched from the database still reads, and has its content in .documents"
         )
     movie = open_array(location, documents)
     submit(refuse_altered(location, movie.record, documents)).result()

@@ -124,7 +124,7 @@ class WriteOptions:
         if self.compressors is not None:
             raise ConfigurationError(
                 f"the {self.profile} profile compresses with its own entropy coder, got "
-                f"compressors={self.compressors!r}: leave them out, or use the standard profile"
+                f"compressors={self.compressors!r}: omit them, or use the standard profile"
             )
 
     def for_journal(self) -> Json:

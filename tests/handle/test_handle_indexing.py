@@ -21,7 +21,7 @@ from dj_photon_codecs.handle.cache import CACHE
 from dj_photon_codecs.handle.indexing import block_selection, numpy_selection, orthogonal_selection, point_selection
 from dj_photon_codecs.storage import layout as layout_module
 from dj_photon_codecs.storage.decoded import Chunk
-from dj_photon_codecs.storage.grid import ChunkGrid
+from dj_photon_codecs.storage.layout import ChunkGrid
 
 COUNTS = np.random.default_rng(0).integers(0, 4000, (50, 32, 48), dtype=np.uint16)
 

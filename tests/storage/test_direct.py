@@ -24,7 +24,7 @@ from dj_photon_codecs._zarr.names import array_spec
 from dj_photon_codecs.anscombe import codes as transform
 from dj_photon_codecs.anscombe.parameters import DITHERS, TransformParameters
 from dj_photon_codecs.entropy import coder
-from dj_photon_codecs.storage.chunks import object_format
+from dj_photon_codecs.storage.chunks import format_and_grid
 from dj_photon_codecs.storage.decoded import chunk_of
 
 Counts = np.ndarray[Any, Any]
@@ -160,7 +160,7 @@ def test_chunks_are_the_bytes_that_zarr_writes(filters: Any, serializer: Any, co
         serializer=serializer, compressors=compressors,
     )  # fmt: skip
     array[:] = counts
-    form = object_format(array.metadata, "here")
+    form = format_and_grid(array.metadata, "here")[0]
     for start in (0, 4):
         key = array.metadata.encode_chunk_key((start // 4, 0, 0))
         chunk = counts[start : start + 4]
@@ -193,7 +193,7 @@ def test_a_payload_of_too_few_bytes_does_not_give_the_chunk_before(short: Any) -
     array = zarr.create_array(
         MemoryStore(), shape=shape, chunks=shape, dtype="uint8", fill_value=0, compressors=[compressor]
     )
-    chain = object_format(array.metadata, "here").coder
+    chain = format_and_grid(array.metadata, "here")[0].coder
     counts = np.resize(np.arange(251, dtype=np.uint8), shape)
     payload = np.frombuffer(chain.encode(counts), np.uint8)
     np.testing.assert_array_equal(chain.decode(payload, room=rooms.take), counts)

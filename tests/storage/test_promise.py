@@ -128,11 +128,11 @@ def test_a_zero_level_that_the_movie_does_not_show_is_told() -> None:
     assert stored.calibration.zero_level == counts.min()
 
 
-@pytest.mark.parametrize(("factor", "told"), [(3.0, "more noise is discarded"), (0.3, "larger than need be")])
+@pytest.mark.parametrize(("factor", "told"), [(3.0, "more noise is discarded"), (0.3, "more space than necessary")])
 def test_a_given_gain_that_the_movie_contradicts_is_used_and_warned_about(factor: float, told: str) -> None:
     """With both figures."""
     gain = factor * GAIN
-    with pytest.warns(CalibrationWarning, match=rf"gain is {gain:g} ADU/photon .* noise has \d+.* {told}") as caught:
+    with pytest.warns(CalibrationWarning, match=rf"gain is {gain:g} ADU/photon .* noise shows \d+.* {told}") as caught:
         stored = write_movie({}, camera(), calibration=Calibration.given(gain, ZERO))
     found = float(str(caught[0].message).partition("own noise has ")[2].split()[0])
     assert found == pytest.approx(GAIN, rel=0.1)

@@ -11,7 +11,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -51,29 +51,6 @@ Room = Callable[[int, int, npt.DTypeLike], AnyArray]
 def new_room(number: int, size: int, dtype: npt.DTypeLike) -> AnyArray:
     """Allocate a new array."""
     return np.empty(size, dtype)
-
-
-class Coder(Protocol):
-    """Encodes and decodes arrays of one shape and dtype."""
-
-    spec: ArraySpec
-
-    def encode(self, array: AnyArray, room: EncodingRoom = np.empty) -> bytes:
-        """Encode an array with the shape of ``spec``. Do not call on zarr's event loop: some codecs wait for it."""
-
-    def decode(
-        self,
-        payload: AnyArray,
-        *,
-        first: int = 0,
-        room: Room = new_room,
-        threads: int = 1,
-        box: Box | None = None,
-    ) -> AnyArray:
-        """Decode an array, as :meth:`CodecChain.decode`."""
-
-    def decodes_boxes(self, first: int = 0) -> bool:
-        """Whether :meth:`decode` down to codec number ``first`` decodes a box in less time than everything."""
 
 
 class CodecChain:
@@ -275,7 +252,7 @@ class V2Chain:
         threads: int = 1,
         box: Box | None = None,
     ) -> AnyArray:
-        """Decode a payload; raises what the codecs raise, and DamagedChunkError beyond the limit."""
+        """Decode a payload like :meth:`CodecChain.decode`, always all of it in this thread."""
         value: Any = payload
         for codec in reversed(self._codecs):
             plain = None
@@ -315,7 +292,7 @@ class ObjectFormat:
     shape
         Shape of an object's content.
     coder
-        Encodes and decodes its chunks.
+        The codecs of its chunks.
     limit
         Most bytes at any stage of coding a chunk.
     index
@@ -323,7 +300,7 @@ class ObjectFormat:
     """
 
     shape: tuple[int, ...]
-    coder: Coder
+    coder: CodecChain | V2Chain
     limit: int
     index: ShardIndex | None
 

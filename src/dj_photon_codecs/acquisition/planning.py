@@ -17,7 +17,7 @@ from ..options import PROFILES, WriteOptions
 from ..sources import Source
 from ..storage.compression import given_codecs
 from ..storage.count_range import ValueRange
-from ..storage.grid import ChunkGrid
+from ..storage.layout import ChunkGrid
 from ..storage.location import Location
 from ..storage.plan import Plan, Request, plan_movie
 from .frame_data import check_attributes

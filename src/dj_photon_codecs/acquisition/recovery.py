@@ -12,8 +12,8 @@ from ..handle import PhotonArray
 from ..movies import open_movie
 from ..storage.claim import read_claim
 from ..storage.documents import JOURNAL, read_documents
-from ..storage.grid import frames_in_words
 from ..storage.journal import KEPT, block_index, read_journal
+from ..storage.layout import frames_in_words
 from ..storage.location import Location
 from ..storage.target import Target
 from .remains import Claimed, Remains, journal_of_blocks, refuse_living

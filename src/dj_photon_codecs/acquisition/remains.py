@@ -20,12 +20,12 @@ from ..storage.beside import Beside, put_beside
 from ..storage.chunks import ChunkReader
 from ..storage.claim import CLAIM, Claim, read_claim
 from ..storage.documents import JOURNAL
-from ..storage.grid import joined_runs
+from ..storage.encoding import plan_encoding
 from ..storage.journal import KEPT, Head, Journal, block_index, head_key, read_head, read_journal
+from ..storage.layout import joined_runs
 from ..storage.location import Location, ProcessStore
 from ..storage.object_writer import ObjectWriter, Written
 from ..storage.plan import finished_documents
-from ..storage.profiles import plan_encoding
 from ..storage.target import Target
 from ..storage.writer import put_documents
 from .blocks import facts_of, info_of

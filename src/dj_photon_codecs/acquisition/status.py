@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass
 
 from .._arguments import brief_repr
-from ..storage.grid import frames_in_words
+from ..storage.layout import frames_in_words
 
 #: Runs of frames as (start, stop); ``stop`` is excluded.
 Runs = tuple[tuple[int, int], ...]

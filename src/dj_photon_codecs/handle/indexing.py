@@ -17,7 +17,7 @@ import numpy as np
 
 from .._typing import AnyArray, Box
 from ..storage.decoded import Chunk
-from ..storage.grid import ChunkGrid, Coords
+from ..storage.layout import ChunkGrid, Coords
 
 Shape = tuple[int, ...]
 

@@ -9,7 +9,7 @@ import numpy as np
 from .._typing import Box
 from ..errors import DamagedChunkError, MissingChunkError
 from ..storage.decoded import Chunk
-from ..storage.grid import Coords
+from ..storage.layout import Coords
 from .indexing import numpy_selection
 from .reading import CachedChunks, Found, fill, lost_counts
 

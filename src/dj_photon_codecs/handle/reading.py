@@ -24,7 +24,7 @@ from .._typing import AnyArray, Box
 from ..errors import MissingChunkError
 from ..storage.chunks import ChunkReader
 from ..storage.decoded import Chunk
-from ..storage.grid import ChunkGrid, Coords, frames_in_words
+from ..storage.layout import ChunkGrid, Coords, frames_in_words
 from ..storage.shared_work import SharedWork
 from .cache import CACHE
 from .indexing import (

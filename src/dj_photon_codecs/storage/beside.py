@@ -44,8 +44,8 @@ def put_beside(target: Target, documents: dict[str, Json], beside: Beside) -> di
     """
     if beside.frame_data is not None and target.location.is_icechunk:
         warn(
-            f"what is known of the frames (numbers, times, arrays) is not stored at {target.location.label}: icechunk "
-            "takes nothing but arrays. read_frame_data(movie) has it for the original",
+            f"the frame data (numbers, times, arrays) is not stored at {target.location.label}: icechunk accepts only "
+            "arrays. read_frame_data(movie) returns it for the original",
             AcquisitionWarning,
         )
     elif beside.frame_data is not None:

@@ -35,7 +35,7 @@ from ..anscombe.codec_v3 import AnscombeTransformV3
 from ..errors import DamagedChunkError, FormatError, MissingChunkError, PhotonCodecError, StorageError
 from .checksums import CHECKSUM_BYTES, Checksums, checksum_of, unpack_checksums
 from .decoded import Chunk, chunk_of
-from .grid import ChunkGrid, Coords
+from .layout import ChunkGrid, Coords
 from .location import ProcessStore
 from .shared_work import SharedWork
 from .stores import check_store
@@ -49,15 +49,16 @@ _LARGEST_REQUEST = 1 << 28
 _LARGEST_BOX = 0.75
 
 
-def object_format(metadata: ArrayMetadata, label: str) -> ObjectFormat:
-    """Return the object format of an array; raises FormatError if its codecs do not fit together."""
+def format_and_grid(metadata: ArrayMetadata, label: str) -> tuple[ObjectFormat, ChunkGrid]:
+    """Return the object format and the grid of an array; raises FormatError if its codecs do not fit together."""
     try:
-        return ObjectFormat.of(metadata)
+        found = ObjectFormat.of(metadata)
     except (TypeError, ValueError, NotImplementedError) as error:
         raise FormatError(
             f"the codecs in the metadata of {label} do not fit together ({type(error).__name__}: {error}): it was "
             "altered or forged"
         ) from error
+    return found, ChunkGrid(metadata.shape, found.chunk, found.shape)
 
 
 class ChunkReader:
@@ -77,8 +78,7 @@ class ChunkReader:
         self._held: dict[Coords, Future[AnyArray]] = {}
         self._store_is_there = False
         self._indices: dict[Coords, AnyArray] = {}
-        self.format = object_format(metadata, store.location.label)
-        self.grid = ChunkGrid(metadata.shape, self.format.chunk, self.format.shape)
+        self.format, self.grid = format_and_grid(metadata, store.location.label)
         first = getattr(self.format.coder, "steps", [None])[0]
         self._dtype = self.spec.dtype.to_native_dtype()
         # if the transform is the first codec, chunks are kept as codes

@@ -51,12 +51,12 @@ def check_block(counts: AnyArray, first_frame: int, *, negative_allowed: bool) -
             lowest = counts.min()  # report the minimum of the whole block
             raise InvalidMovieError(
                 f"the movie holds negative values: minimum {lowest} (first negative value at "
-                f"{_first(part < 0, first_frame + start)}). Where a signed converter, or an offset that the "
-                "acquisition program subtracted, made them, they are noise around darkness: PhotonMovie(movie, "
-                "signed=True) measures the zero level with them, PhotonMovie(movie, conversion_gain=..., "
-                "zero_level=...) gives it. A motion-corrected or denoised movie has no counts any more: store the raw "
-                "one, or PhotonMovie(movie, signed=True, profile='lossless'). Don't shift a movie by its own minimum: "
-                "that differs from movie to movie, and the zero level with it"
+                f"{_first(part < 0, first_frame + start)}). If a signed converter or a subtracted offset caused them, "
+                "they are noise around darkness: PhotonMovie(movie, signed=True) measures the zero level with them, "
+                "and PhotonMovie(movie, conversion_gain=..., zero_level=...) gives it. A motion-corrected or denoised "
+                "movie no longer holds counts: store the raw one, or PhotonMovie(movie, signed=True, "
+                "profile='lossless'). Don't shift a movie by its own minimum: that differs from movie to movie, and so "
+                "would the zero level"
             )
         whole = part.dtype.kind != "f" or bool((part == np.rint(part)).all())
         this = ValueRange(_number(low), _number(high), whole)

@@ -18,10 +18,10 @@ from ..anscombe.tables import prepare
 from ..errors import InvalidMovieError
 from ..sources import Source, check_unmasked
 from .count_range import ValueRange, check_block
+from .encoding import Encoding
 from .location import Location
 from .object_writer import ObjectWriter, Written
 from .plan import Plan
-from .profiles import Encoding
 from .progress import progress_bar
 from .readback import check_first_object
 from .target import Target

@@ -1,4 +1,4 @@
-"""Arrays in the format of the anscombe-transform package, ``anscombe-v1``: read with care, written on request."""
+"""Read and write ``anscombe-v1``, the format of the anscombe-transform package."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ _NAME = "anscombe-v1"
 
 
 def trusted_metadata(metadata: ArrayMetadata) -> ArrayMetadata:
-    """The same metadata with our codec for ``anscombe-v1``, whichever package's class zarr's registry chose.
+    """Return the metadata with our codec for ``anscombe-v1``, whichever package's class zarr's registry chose.
 
-    Both decode alike where the format is right; ours raises where it would give wrong counts.
+    Both decode valid arrays alike. Ours raises an error where the format would give wrong counts.
     """
     dtype = metadata.dtype.to_native_dtype().name
     return replace_codecs(metadata, lambda codec: _trusted(codec, dtype))
 
 
 def _trusted(codec: Any, dtype: str) -> Any:
-    """Return our codec for one of theirs; the Zarr V2 one would read any array as int16, so it is given the dtype."""
+    """Return our codec for one of theirs. The V2 codec is given the dtype, or it would read any array as int16."""
     if getattr(codec, "codec_id", "") == _NAME:
         decoded = dtype if dtype in ("int16", "uint16") else "int16"
         return LegacyAnscombeV2(codec.zero_level, codec.conversion_gain, decoded_dtype=decoded)
@@ -40,7 +40,7 @@ def _trusted(codec: Any, dtype: str) -> Any:
 
 
 def legacy_calibration(metadata: ArrayMetadata) -> Calibration | None:
-    """The noise model that an ``anscombe-v1`` array was coded with; None for other arrays."""
+    """Return the noise model that an ``anscombe-v1`` array was coded with; None for other arrays."""
     for codec in all_codecs(metadata):
         if isinstance(codec, LegacyAnscombeV2 | LegacyAnscombeV3):
             return Calibration.given(codec.conversion_gain, codec.zero_level)
@@ -50,15 +50,15 @@ def legacy_calibration(metadata: ArrayMetadata) -> Calibration | None:
 def legacy_parameters(
     dtype: np.dtype[Any], values: ValueRange, calibration: Calibration, step: float, zarr_format: ZarrFormat
 ) -> TransformParameters:
-    """The parameters of an ``anscombe-v1`` array, checked against what that format can hold.
+    """Return the parameters of an ``anscombe-v1`` array, checked against the limits of that format.
 
     Raises
     ------
     ConfigurationError
-        For another step than 0.5 or a dtype the format cannot give back.
+        If the step is not 0.5, or the format does not support the dtype.
     CalibrationError, CodeRangeError
-        When the format would wrap or confuse codes at this gain, or the counts are outside it or, in ``uint16``,
-        have the code that also stands for the counts it clamps.
+        If codes would wrap or collide at this gain, if counts are out of range, or if ``uint16`` counts have the code
+        that clamped counts also get.
     """
     way_out = "use profile='standard', which has no such limits"
     if step != 0.5:
@@ -72,7 +72,7 @@ def legacy_parameters(
         )
     gain, zero = calibration.conversion_gain, calibration.zero_level
     problem: PhotonCodecError | None = None
-    for encoded in ("uint8", "uint16") if zarr_format == 3 else ("uint8",):  # its V2 codec knows uint8 only
+    for encoded in ("uint8", "uint16") if zarr_format == 3 else ("uint8",):  # its V2 codec supports only uint8
         try:
             table, _ = legacy_domain(gain, zero, encoded, dtype.name)
         except PhotonCodecError as error:
@@ -85,7 +85,7 @@ def legacy_parameters(
 
 
 def legacy_filter(parameters: TransformParameters, zarr_format: ZarrFormat) -> Any:
-    """The codec object that writes ``anscombe-v1``."""
+    """Return the codec that writes ``anscombe-v1``."""
     if zarr_format == 2:
         return LegacyAnscombeV2(parameters.zero_level, parameters.conversion_gain)
     return LegacyAnscombeV3(
@@ -97,7 +97,7 @@ def legacy_filter(parameters: TransformParameters, zarr_format: ZarrFormat) -> A
 
 
 def legacy_codes(counts: AnyArray, parameters: TransformParameters) -> AnyArray:
-    """The codes that the format holds for ``counts``; raises on counts that would not read back."""
+    """Encode ``counts`` in this format; raises CodeRangeError for counts that would not read back."""
     return encode_readable(
         counts,
         conversion_gain=parameters.conversion_gain,

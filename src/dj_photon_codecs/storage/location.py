@@ -1,4 +1,4 @@
-"""Where a movie is stored: opened when it is needed, again in every process, and with no secret in its repr."""
+"""The place of a movie in a store. It opens the store when needed, once per process, and its repr shows no secrets."""
 
 from __future__ import annotations
 
@@ -29,28 +29,28 @@ from .._typing import AnyArray
 from .._zarr import Buffer, default_buffer_prototype, end_tasks, open_store, submit
 from ..errors import ConfigurationError, PhotonCodecError, StorageError
 
-#: Options of a filesystem that are secrets, by their names: key, secret_key, sas_token, connection_string...
+#: Names of filesystem options that are secrets: key, secret_key, sas_token, connection_string...
 _SECRET_NAMES = re.compile("key|secret|token|pass|credential|connection_string|sign|auth|cookie", re.IGNORECASE)
 
-#: Shorter values are not searched for: they would take ordinary words out of a message.
+#: Shorter values are not hidden, because that would blank out ordinary words.
 _SHORTEST_SECRET = 4
 
-#: The password in a URL, and what follows its question mark (the signature of a signed address).
+#: The password in a URL, and its query (the signature of a signed URL).
 _URL_PASSWORD = re.compile(r"(://[^/@\s:]*:)[^/@\s]*(?=@)")
 _URL_QUERY = re.compile(r"(://[^\s'\"?#]*\?)[^\s'\"#]+")
 
 
 class FolderStore(LocalStore):
-    """A folder of this machine. A named pipe in it is an error: opening one waits until somebody writes to it."""
+    """A local folder. Named pipes in it are errors, because opening one blocks until another process writes to it."""
 
     async def get(self, key: str, *args: Any, **options: Any) -> Any:
-        """As the base class does, from files only."""
+        """Read like the base class, but only regular files."""
         if (self.root / key).is_fifo():
             raise OSError(f"{self.root / key} is a named pipe, not a file")
         return await super().get(key, *args, **options)
 
     def read(self, key: str, byte_range: Any) -> bytes | None:
-        """As :meth:`get`, in the thread that calls."""
+        """Read like :meth:`get`, in the calling thread."""
         path = os.path.join(self.root, key)
         try:
             if stat.S_ISFIFO(os.stat(path).st_mode):
@@ -74,18 +74,18 @@ class Location:
     Attributes
     ----------
     label
-        What users are shown: a path or URL without credentials.
+        Path or URL without credentials, for messages.
     root
-        Path of the folder, on the local machine, on ``filesystem`` or in the store ``given``, where it may be empty;
-        a URL there may hold a password.
+        Path of the folder on the local machine, on ``filesystem`` or in the store ``given``, where it may be empty.
+        If it is a URL, it may contain a password.
     filesystem
-        None for local paths. Carries the credentials, and so is kept out of the repr.
+        None for local paths. Holds the credentials, so the repr leaves it out.
     given
-        The store object itself, when the caller brought one.
+        The store object, if the caller passed one.
     store_name
-        What the configuration calls the store that it is in, where there is one; errors tell it.
+        Name of the store in the configuration, if there is one; shown in errors.
     store_root
-        Path of that store, where it is known.
+        Path of that store, if known.
     unused
         True for freshly generated random paths, which need no emptiness check.
     """
@@ -100,25 +100,25 @@ class Location:
 
     @classmethod
     def of(cls, target: object) -> Location:
-        """Where ``target`` points.
+        """Return the location of ``target``.
 
         Parameters
         ----------
         target
-            A path, a URL, a zarr store, a ``StorePath`` into one, a dict (zarr's store in memory), or a mapping or
-            filesystem of fsspec.
+            A path, a URL, a zarr store, a ``StorePath``, a dict (zarr's in-memory store), or an fsspec mapping or
+            filesystem.
 
         Raises
         ------
         ConfigurationError
-            For anything else.
+            If it is anything else.
         """
         if isinstance(target, Location):
             return target
         if isinstance(target, StorePath):
             return cls._in_store(target.store, target.path)
         if isinstance(target, dict) and all(isinstance(content, Buffer) for content in target.values()):
-            target = MemoryStore(target)  # and not the settings of a store, which are a dict too
+            target = MemoryStore(target)  # a dict of anything else may be the settings of a store
         if isinstance(target, Store):
             return cls._in_store(target, "")
         if isinstance(target, fsspec.FSMap):
@@ -128,7 +128,7 @@ class Location:
         if isinstance(target, os.PathLike):
             target = os.fspath(target)
         if not isinstance(target, str) or not target:
-            # of other types not the value: the settings of a store hold its keys
+            # show only simple values: store settings contain secret keys
             value = f" {target!r}" if isinstance(target, str | int | float) else ""
             raise ConfigurationError(
                 "a movie is stored under a path, a URL, or in a store of zarr or fsspec, got "
@@ -151,7 +151,7 @@ class Location:
 
     @classmethod
     def _on(cls, filesystem: Any, path: str) -> Location:
-        while isinstance(filesystem, DirFileSystem):  # a folder of another filesystem, which zarr cannot open anew
+        while isinstance(filesystem, DirFileSystem):  # zarr cannot reopen this wrapper
             filesystem, path = filesystem.fs, filesystem._join(path)
         if isinstance(filesystem, LocalFileSystem):
             return cls._local(path)
@@ -162,26 +162,26 @@ class Location:
         if isinstance(store, LocalStore) and type(store) in (LocalStore, FolderStore) and not store.read_only:
             return cls._local(str(store.root / path))
         open_store(store)
-        name = _shown(" ".join(str(store).split()))  # some stores describe themselves in several lines
+        name = _shown(" ".join(str(store).split()))  # the str of some stores has several lines
         return cls(label=f"{name.rstrip('/')}/{path}" if path else name, root=path, given=store)
 
     @property
     def is_local(self) -> bool:
-        """Whether it is a folder of this machine."""
+        """Whether it is a local folder."""
         return self.filesystem is None and self.given is None
 
     @property
     def prefix(self) -> str:
-        """What stands before the keys of the movie's objects in its store: nothing, or a path that ends in "/"."""
+        """Prefix of the movie's keys in its store: empty, or a path that ends in "/"."""
         return f"{self.root}/" if self.given is not None and self.root else ""
 
     @property
     def is_icechunk(self) -> bool:
-        """Whether it is in an icechunk session, which takes no chunk before the metadata and no keys but Zarr's."""
+        """Whether it is in an icechunk session, which accepts only Zarr's keys, and no chunk before the metadata."""
         return type(self.given).__module__.split(".")[0] == "icechunk"
 
     def open(self, *, read_only: bool) -> Store:
-        """A zarr store with this folder in it, for this process, the folder being :attr:`prefix`. Does no I/O."""
+        """Return a zarr store for this process, in which the movie is at :attr:`prefix`. Does no I/O."""
         if self.given is not None:
             return self._given(read_only)
         if self.filesystem is None:
@@ -190,9 +190,8 @@ class Location:
         forked = getattr(filesystem, "_pid", os.getpid()) != os.getpid()
         blocking = filesystem.async_impl and not filesystem.asynchronous
         if forked or blocking:
-            # After a fork its connections and event loop belong to the parent: make it anew. And zarr would make one
-            # for its own event loop by way of JSON, which fsspec cannot for None: DataJoint's word for a key that the
-            # environment has.
+            # Create it again: after a fork, its connections and event loop belong to the parent. zarr would recreate
+            # a blocking one through JSON, which fails for None, DataJoint's value for keys from the environment.
             options = {name: value for name, value in filesystem.storage_options.items() if value is not None}
             if blocking:
                 options["asynchronous"] = True
@@ -202,12 +201,9 @@ class Location:
         return FsspecStore.from_mapper(fsspec.FSMap(self.root, filesystem), read_only=read_only)
 
     def _given(self, read_only: bool) -> Store:
-        """The caller's store, unable to write where it can be made so.
+        """Return the caller's store, made read-only if requested and possible.
 
-        Raises
-        ------
-        ConfigurationError
-            When the caller's store cannot be written to, and that is what is wanted.
+        Raises ConfigurationError if it is to be written to and is read-only.
         """
         store = self.given
         assert store is not None
@@ -217,28 +213,21 @@ class Location:
             return store
         try:
             return store.with_read_only(True)
-        except (NotImplementedError, TypeError):  # zip files; classes whose constructor takes other arguments
+        except (NotImplementedError, TypeError):  # zip files, and classes with a different constructor
             return store
 
     @contextmanager
     def errors_named(self, failed: str) -> Iterator[None]:
-        """Within this context, whatever the store raises becomes one error of ours.
+        """Convert every error of the store into a StorageError.
 
-        Parameters
-        ----------
-        failed
-            What it means, with the name of the object and the label; the cause is added.
-
-        Raises
-        ------
-        StorageError
-            With the cause in its text and, unless that shows a secret, as its ``__cause__``.
+        ``failed`` says what failed, with the object and the label; the text of the cause is appended. The original
+        error becomes the ``__cause__`` unless its traceback shows a secret.
         """
         try:
             yield
         except (PhotonCodecError, CancelledError):
             raise
-        except Exception as error:  # OSError, botocore's, aiohttp's, a cloud library's: they have no common base
+        except Exception as error:  # OSError, and errors of botocore, aiohttp and others, which share no base class
             secrets = self._secrets()
             cause = ": ".join(filter(None, (type(error).__name__, str(error))))
             cause += f" (store {self.store_name!r})" if self.store_name else ""
@@ -248,11 +237,11 @@ class Location:
                 raise StorageError(_shown(f"{failed}: {cause}", secrets)) from (error if harmless else None)
             except StorageError as named:
                 if not harmless:
-                    named.__context__ = None  # not printed, but some pickle it (tblib, which dask.distributed installs)
+                    named.__context__ = None  # not printed, but tblib (used by dask.distributed) pickles it
                 raise
 
     def _secrets(self) -> set[str]:
-        """Credentials that the filesystem was made with."""
+        """Return the credentials that the filesystem was created with."""
         filesystem = self.filesystem or getattr(self.given, "fs", None)
         found = set(_named_secrets(getattr(filesystem, "storage_options", {})))
         password = urlsplit(self.root).password if "://" in self.root else None
@@ -260,7 +249,7 @@ class Location:
 
 
 def _named_secrets(options: Any, secret: bool = False) -> Iterator[str]:
-    """Strings at any depth of a filesystem's options that stand under the name of a secret."""
+    """Yield the values of secret options, at any depth of a filesystem's options."""
     if isinstance(options, dict):
         for name, value in options.items():
             yield from _named_secrets(value, secret or bool(_SECRET_NAMES.search(str(name))))
@@ -272,29 +261,29 @@ def _named_secrets(options: Any, secret: bool = False) -> Iterator[str]:
 
 
 def _shown(text: str, secrets: Iterable[str] = ()) -> str:
-    """A text without the secrets of URLs in it, and without others that are known."""
+    """Return the text with the secrets in URLs, and the given ones, replaced by asterisks."""
     for secret in sorted(secrets, key=len, reverse=True):
         text = text.replace(secret, "***")
     return _URL_QUERY.sub(r"\1***", _URL_PASSWORD.sub(r"\1***", text))
 
 
-#: Filesystems whose connections this process closes when it ends.
+#: Filesystems whose connections this process closes on exit.
 _connected: weakref.WeakSet[Any] = weakref.WeakSet()
 
-#: Those of the parent process, kept: fsspec lets go of them after a fork, and their sessions would complain.
+#: Filesystems of the parent process. fsspec drops them after a fork, and their unclosed sessions would warn.
 _inherited: list[Any] = []
 
 after_fork_in_child(lambda: _inherited.extend(_connected))
 
 
-@atexit.register  # after zarr's own, and so called before that ends the event loop
+@atexit.register  # registered after zarr's, so called before it ends the event loop
 def _close_connections() -> None:
-    """Close sessions of S3, Google and HTTP: fsspec leaves those of other event loops to aiohttp, which complains."""
-    end_tasks(timeout=2)  # of a read that was interrupted
+    """Close sessions of S3, Google and HTTP, because fsspec does not close those of other event loops."""
+    end_tasks(timeout=2)  # left by interrupted reads
     for filesystem in list(_connected):
         client, session = getattr(filesystem, "_s3creator", None), getattr(filesystem, "_session", None)
         if getattr(filesystem, "_pid", None) == os.getpid():
-            with suppress(Exception):  # of any type; the process ends, and its sockets with it
+            with suppress(Exception):  # any type; the process is ending anyway
                 if client is not None:
                     submit(client.__aexit__(None, None, None)).result(timeout=1)
                 elif session is not None:
@@ -302,25 +291,25 @@ def _close_connections() -> None:
 
 
 class ProcessStore:
-    """The store of a location, opened once per process: a forked worker opens its own."""
+    """The store of a location, opened once per process; a forked worker opens its own."""
 
     def __init__(self, location: Location) -> None:
         self.location = location
         self._opened: tuple[int, Store] | None = None
 
     def get(self) -> Store:
-        """The store, read-only, for this process."""
+        """Return the store, opened read-only for this process."""
         opened = self._opened
         if opened is None or opened[0] != os.getpid():
-            # no lock: a child forked while another thread held it would wait for ever, and opening does no I/O
+            # no lock: a child forked while another thread holds it would wait forever; opening does no I/O
             opened = (os.getpid(), self.location.open(read_only=True))
             self._opened = opened
         return opened[1]
 
     def read(self, key: str, byte_range: Any) -> AnyArray | None:
-        """Bytes of an object, all for None; None where it is not there. Not for zarr's event loop.
+        """Read bytes of an object, all of them if ``byte_range`` is None; returns None if there is no such object.
 
-        Whole objects come from stores without partial reads, and from stores that give one for every range.
+        Some stores return the whole object for any range. Do not call on zarr's event loop.
         """
         store = self.get()
         try:
@@ -339,4 +328,4 @@ class ProcessStore:
         return {"location": self.location}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__init__(state["location"])  # type: ignore[misc]  # same construction, one way
+        self.__init__(state["location"])  # type: ignore[misc]  # builds the object in one place

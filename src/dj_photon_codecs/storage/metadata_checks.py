@@ -1,4 +1,4 @@
-"""Check metadata before anything is allocated for it: a forged row or document is refused."""
+"""Sanity limits for untrusted metadata, checked before any allocation."""
 
 from __future__ import annotations
 
@@ -13,37 +13,31 @@ from .._zarr import ArrayMetadata, ArrayV3Metadata, all_codecs, chunk_shape, sha
 from ..errors import FormatError
 from .record import MovieRecord
 
-#: Bytes of counts of a movie, at most: 1 PiB, twenty thousand times the largest that is recorded in a day.
+#: Most bytes of counts in a movie: 1 PiB, far beyond any recording.
 _MOVIE_BYTES = 1 << 50
 
-#: Bytes of counts of an inner chunk, at most: what Blosc can hold, 64 times what is written.
+#: Most bytes of counts in an inner chunk: the limit of Blosc, 64 times what this package writes.
 _CHUNK_BYTES = 1 << 31
 
-#: Chunks in a shard, at most: their index has 16 bytes for each.
+#: Most chunks in a shard; its index has 16 bytes for each.
 _SHARD_CHUNKS = 1 << 20
 
-#: Chunks of an array beyond which they have so many bytes of counts on average: fewer are no way to store a movie.
+#: Arrays with more chunks than this must have at least this many bytes of counts per chunk on average.
 _MANY_CHUNKS, _SMALL_CHUNK = 1 << 20, 1 << 12
 
-#: Levels of nesting of a field of the metadata, at most: an array of shards has 7.
+#: Most levels of nesting in a field of the metadata; a sharded array has 7.
 _NESTED = 64
 
-#: Codecs of numcodecs that run code, or make Python objects, out of the bytes of a chunk.
+#: Codecs of numcodecs that run code or create Python objects from the bytes of a chunk.
 _UNSAFE = ("pickle", "json2", "msgpack2", "vlen-array", "vlen-bytes", "vlen-utf8", "categorize")
 
 
-#: What leads out of a folder, or to another place altogether: an absolute path, a home, a drive, a URL, "..".
+#: Paths that lead out of a folder: absolute paths, home folders, drives, URLs, "..".
 _ELSEWHERE = re.compile(r"^[/\\~]|^[A-Za-z]:|://|(^|[/\\])\.\.([/\\]|$)|[\x00-\x1f]")
 
 
 def check_path(path: object, where: str) -> None:
-    """Refuse a path, relative to a store, that leads out of it.
-
-    Raises
-    ------
-    FormatError
-        For anything but a relative path without "..".
-    """
+    """Raise FormatError unless ``path`` is a relative path without ".."."""
     if not isinstance(path, str) or not path or _ELSEWHERE.search(path):
         raise FormatError(
             f"{where} names the path {path!r:.200}: a movie lies inside its store, at a relative path without "
@@ -52,13 +46,10 @@ def check_path(path: object, where: str) -> None:
 
 
 def check_metadata(metadata: ArrayMetadata, record: MovieRecord | None, where: str) -> None:
-    """Refuse metadata that describes no array of counts, or one that cannot be.
+    """Raise FormatError for metadata that cannot belong to a movie.
 
-    Raises
-    ------
-    FormatError
-        For data types without counts, shapes beyond any movie, codecs that make objects of bytes, and a record of
-        another size.
+    Refused are data types that hold no counts, sizes beyond any movie, codecs that create Python objects, and a record
+    of another size.
     """
     dtype = np.dtype(metadata.dtype.to_native_dtype())
     if dtype.kind not in "uif":
@@ -72,7 +63,7 @@ def check_metadata(metadata: ArrayMetadata, record: MovieRecord | None, where: s
         names = [getattr(codec, "codec_id", "") for codec in all_codecs(metadata)]
         unsafe = [name for name in names if name in _UNSAFE]
         if unsafe:
-            raise FormatError(f"{where} is coded with {', '.join(unsafe)}, which makes Python objects: no movie is")
+            raise FormatError(f"{where} is coded with {', '.join(unsafe)}, which creates Python objects: no movie is")
     outer, chunk = shard_shape(metadata), chunk_shape(metadata)
     n_bytes = math.prod(metadata.shape) * dtype.itemsize
     if n_bytes > _MOVIE_BYTES:
@@ -106,13 +97,7 @@ def check_metadata(metadata: ArrayMetadata, record: MovieRecord | None, where: s
 
 
 def check_nesting(documents: dict[str, Json], where: str) -> None:
-    """Refuse metadata that is nested more deeply than any array's, and that recursion would end in.
-
-    Raises
-    ------
-    FormatError
-        With the document and the field.
-    """
+    """Raise FormatError for metadata that is nested so deeply that recursion would fail."""
     for place, document in documents.items():
         for name, value in document.items():
             depth = _depth(value)
@@ -124,7 +109,7 @@ def check_nesting(documents: dict[str, Json], where: str) -> None:
 
 
 def _depth(value: Any) -> int:
-    """How deeply a JSON value is nested; without recursion."""
+    """Return the nesting depth of a JSON value, without recursion."""
     depth, level = 0, [value]
     while level := [one for one in level if isinstance(one, dict | list | tuple)]:
         level = [inner for one in level for inner in (one.values() if isinstance(one, dict) else one)]

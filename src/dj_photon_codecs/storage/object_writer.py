@@ -1,4 +1,4 @@
-"""Encoding and writing the objects of an array: a block of frames in, the checksums of its chunks out."""
+"""Encode and write the objects of an array, a block of frames at a time."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from .._threads import encoding_threads, rooms
 from .._typing import AnyArray
 from .._zarr import EMPTY, ArrayMetadata, ShardIndex, buffer_of
 from .checksums import Checksums, checksum_of
-from .chunks import object_format
-from .grid import ChunkGrid, Coords
-from .profiles import Encoding
+from .chunks import format_and_grid
+from .encoding import Encoding
+from .layout import Coords
 from .target import Target
 
 T = TypeVar("T")
@@ -27,40 +27,31 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Written:
-    """A block of frames that is in the store.
-
-    Attributes
-    ----------
-    stored_bytes
-        Size of its objects.
-    checksums
-        Of its inner chunks, in their grid.
-    """
+    """A stored block of frames: the size of its objects, and the checksums of its inner chunks, in their grid."""
 
     stored_bytes: int
     checksums: Checksums
 
 
 class ObjectWriter:
-    """Encodes the chunks of one object side by side, and puts them into the store as one.
+    """Encodes the chunks of an object concurrently, and stores the object in one request.
 
-    zarr's own way would fetch each shard before it writes it, and compress one chunk after the other.
+    zarr itself fetches each shard before writing it, and compresses its chunks one at a time.
     """
 
     def __init__(self, metadata: ArrayMetadata, encoding: Encoding, target: Target) -> None:
-        self._format = object_format(metadata, target.location.label)
-        self._grid = ChunkGrid(metadata.shape, self._format.chunk, self._format.shape)
+        self._format, self._grid = format_and_grid(metadata, target.location.label)
         self._key = metadata.encode_chunk_key
         self._encoding = encoding
         self._target = target
 
     @property
     def has_shards(self) -> bool:
-        """Whether objects are shards, and can begin with a head."""
+        """Whether objects are shards, which can begin with a head."""
         return self._format.index is not None
 
     def keys(self) -> list[str]:
-        """The keys of all objects of the array."""
+        """Return the keys of all objects of the array."""
         return [self._key(stored) for stored in self._grid.all_objects()]
 
     async def write_block(
@@ -72,27 +63,27 @@ class ObjectWriter:
         encoded: Callable[[], object] = lambda: None,
         after: Future[Any] | None = None,
     ) -> Written:
-        """Write the objects that hold a run of frames.
+        """Write the objects of a block of frames.
 
         Parameters
         ----------
         block
-            Counts of all frames that the objects span, fewer only at the end of the movie.
+            Counts of all frames that the objects span; fewer only at the end of the movie.
         time_index
-            Place of the objects along time.
+            Index of the objects along time.
         head
-            What shards begin with: no reader of chunks looks there.
+            Bytes at the start of each shard, which readers of chunks ignore.
         encoded
             Called when the counts are no longer needed, whether or not they could be encoded.
         after
-            What must succeed before anything of this block is stored; what it raises is raised here too.
+            The block is stored only if this succeeds; its error is raised here too.
 
         Raises
         ------
         CodeRangeError
-            When a count has no code.
+            If a count has no code.
         StorageError
-            When the store fails.
+            If the store fails.
         """
         grid = self._grid
         objects: dict[str, bytes] = {}
@@ -116,7 +107,7 @@ class ObjectWriter:
         return Written(sum(map(len, objects.values())), checksums)
 
     async def _encoded(self, counts: AnyArray, head: bytes) -> tuple[dict[Coords, bytes], bytes]:
-        """The chunks of one object by their place in it, and all its bytes."""
+        """Return the encoded chunks of one object by their place in it, and the bytes of the object."""
         sizes = zip(counts.shape, self._grid.chunk, strict=True)
         places = list(itertools.product(*(range(math.ceil(n / c)) for n, c in sizes)))
         payloads = await asyncio.gather(*(_in_thread(self._encode, counts, place) for place in places))
@@ -125,7 +116,7 @@ class ObjectWriter:
         return dict(zip(places, payloads, strict=True)), content
 
     def _encode(self, counts: AnyArray, place: Coords) -> bytes:
-        """The bytes of one inner chunk, filled up beyond the edge of the array with what is never read."""
+        """Encode one inner chunk, padded beyond the edge of the array."""
         chunk_shape = self._grid.chunk
         part = counts[tuple(slice(i * c, (i + 1) * c) for i, c in zip(place, chunk_shape, strict=True))]
         if part.shape != chunk_shape:
@@ -136,12 +127,12 @@ class ObjectWriter:
 
 
 def _in_thread(function: Callable[..., T], *arguments: Any) -> asyncio.Future[T]:
-    """What a function gives, called in one of the threads that code chunks."""
+    """Call a function in one of the threads that encode chunks."""
     return asyncio.get_running_loop().run_in_executor(encoding_threads(), function, *arguments)
 
 
 def _assembled(index: ShardIndex, places: list[Coords], payloads: list[bytes], head: bytes) -> bytes:
-    """A shard: its head where it has one, its chunks one after the other, then the index."""
+    """Assemble a shard: head, chunks, index."""
     entries = np.full(index.chain.spec.shape, EMPTY, np.uint64)
     offset = len(head)
     for place, payload in zip(places, payloads, strict=True):

@@ -25,15 +25,13 @@ from ..options import LOSSLESS, PORTABLE, PROFILES, STANDARD, Profile, WriteOpti
 from ..sources import Source
 from . import checksums
 from .checksums import digest_of, pack_checksums
-from .chunks import object_format
+from .chunks import format_and_grid
 from .compression import bytes_codecs, choose_compressor, entropy_coder_pays, given_codecs
 from .count_range import ValueRange, value_range
 from .documents import sealed
-from .grid import ChunkGrid
-from .layout import plan_grid
+from .encoding import Encoding, Levels, Origin, plan_encoding, too_coarse
+from .layout import ChunkGrid, plan_grid
 from .object_writer import Written
-from .origin import Origin
-from .profiles import Encoding, Levels, plan_encoding, too_coarse
 from .promise import kept, settled
 from .record import MovieRecord, axis_names, with_record
 
@@ -162,7 +160,7 @@ class Plan:
 
     @property
     def record(self) -> MovieRecord:
-        """The record as far as it is known before anything is written."""
+        """The part of the record that is known before anything is written."""
         request = self.request
         return MovieRecord(
             profile=self.encoding.profile.name,
@@ -276,7 +274,7 @@ def _tried(request: Request, counts: AnyArray) -> tuple[Encoding, dict[str, Any]
             zarr_format=request.options.zarr_format,
             **compression,
         )
-    payload = object_format(array.metadata, "the trial").coder.encode(sample)
+    payload = format_and_grid(array.metadata, "the trial")[0].coder.encode(sample)
     return encoding, compression, len(payload)
 
 

@@ -1,4 +1,4 @@
-"""A progress bar that shows when it helps: not for short work, not in workers, not in log files."""
+"""A progress bar that stays away from short jobs, worker processes and log files."""
 
 from __future__ import annotations
 
@@ -8,22 +8,15 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-#: Seconds of work before a bar appears by itself.
+#: Time before a bar appears if the caller did not decide [s].
 _PATIENCE = 2.0
 
 
 @contextmanager
 def progress_bar(what: str, total: int, unit: str, show: bool | None) -> Iterator[Callable[[int], object]]:
-    """A bar over ``total`` units; gives the function that advances it.
+    """Show a bar with the label ``what`` over ``total`` units; yields the function that advances it.
 
-    Parameters
-    ----------
-    what
-        Its label.
-    total, unit
-        How many of what.
-    show
-        True or False, or None: when it takes long, on a terminal, and not in a worker process.
+    If ``show`` is None, it appears when the work takes long, on a terminal, and outside worker processes.
     """
     worker = multiprocessing.parent_process() is not None
     disable = (worker or None) if show is None else not show  # tqdm's None: only on a terminal

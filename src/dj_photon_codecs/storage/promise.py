@@ -1,7 +1,7 @@
-"""What rounding adds to the noise, measured on the movie's own frames before the first byte is written.
+"""Measure how much noise rounding adds, on the movie's own frames, before the first byte is written.
 
-The promise: in every range of brightness and in every region, rounding adds at most a quarter more than step^2/12 of
-the variance that was measured there. Where the model of the noise does not keep it, it is lowered until it does.
+The promise: in every range of brightness and in every region, rounding adds at most 1.25 times step^2/12 of the
+variance measured there. A noise model that breaks the promise is lowered until it keeps it.
 """
 
 from __future__ import annotations
@@ -16,29 +16,25 @@ from ..calibration import Calibration
 from ..calibration.parts import Parts
 from ..errors import CalibrationWarning
 
-#: The promise, in units of step^2/12 of the measured noise.
+#: Most variance that rounding may add, in units of step^2/12 of the measured variance.
 PROMISED = 1.25
-#: How often the model is lowered, and by how much the least.
+#: How often the model is lowered at most, and the weakest factor.
 _TRIES, _LEAST = 6, 0.9
-#: Standard error of a zero level that is no answer any more [photons].
+#: A zero level with at least this standard error counts as not measured [photons].
 _OPEN = 0.3
 
-#: A given gain that many times too large is warned about, and one that many times too small, which structure that
-#: moves may look like.
+#: A given gain is warned about if it is too large by the first factor, or too small by the second. The second is
+#: larger because moving structure looks like additional noise.
 _CONTRADICTED, _FAR = 1.4, 2.0
 
 Storing = Callable[[Calibration], Callable[[AnyArray], AnyArray]]
 
 
 def settled(calibration: Calibration, parts: Parts | None, lowest: float) -> Calibration:
-    """A given calibration with what the user left open: zero level, saturation, and what goes under the root.
+    """Complete a given calibration with what the user left out: zero level, saturation, constant under the root.
 
-    ``lowest`` is the lowest count of the movie.
-
-    Warns
-    -----
-    CalibrationWarning
-        When the movie does not show its zero level, or its noise contradicts the calibration.
+    ``lowest`` is the lowest count of the movie. Warns (CalibrationWarning) if the movie does not show its zero level,
+    or if its noise contradicts the calibration.
     """
     if calibration.method != "given" or not math.isnan(calibration.added_noise):
         return calibration
@@ -49,7 +45,7 @@ def settled(calibration: Calibration, parts: Parts | None, lowest: float) -> Cal
             zero = lowest
             warn(
                 f"the conversion gain {gain:g} was given without a zero level, and the movie does not show it: the "
-                f"lowest count, {zero:g}, is taken. Give zero_level, the count without light",
+                f"lowest count, {zero:g}, is used. Give zero_level, the count without light",
                 CalibrationWarning,
             )
         calibration = replace(calibration, zero_level=zero)
@@ -57,10 +53,10 @@ def settled(calibration: Calibration, parts: Parts | None, lowest: float) -> Cal
         return calibration
     found = parts.effective_gain(zero)
     if found is not None and not 1 / _CONTRADICTED < found / gain < _FAR:
-        what = "more noise is discarded than promised" if found < gain else "the movie is stored larger than need be"
+        what = "more noise is discarded than promised" if found < gain else "the movie takes more space than necessary"
         warn(
-            f"the given conversion gain is {gain:g} ADU/photon at zero level {zero:g}, the movie's own noise has "
-            f"{found:.4g} there: what was given is used, and {what}. Check both numbers, or leave them out",
+            f"the given conversion gain is {gain:g} ADU/photon at zero level {zero:g}, but the movie's noise shows "
+            f"{found:.4g}: the given numbers are used, and {what}. Check both numbers, or leave them out",
             CalibrationWarning,
         )
     return replace(
@@ -71,18 +67,18 @@ def settled(calibration: Calibration, parts: Parts | None, lowest: float) -> Cal
 
 
 def kept(calibration: Calibration, parts: Parts | None, step: float, storing: Storing) -> Calibration | None:
-    """The calibration under which storing keeps the promise, with the figure; None when there is none.
+    """Return the calibration with which rounding keeps the promise, and its ``added_noise``; None if there is none.
 
     Parameters
     ----------
     calibration
-        The noise model. One that the user gave is not lowered.
+        The noise model. A given one is not lowered.
     parts
-        A sample of the movie; None where it is too small.
+        A sample of the movie; None if the movie is too small.
     step
-        Quantisation in noise standard deviations.
+        Quantisation step [noise standard deviations].
     storing
-        Gives, for a calibration, what gives the counts that come back for counts.
+        Returns the function that rounds counts as they would be stored with a calibration.
     """
     if parts is None:
         return calibration

@@ -1,6 +1,6 @@
-"""Reading the first object of a movie back from the store, before the second is written.
+"""Read the first object of a movie back from the store before the second is written.
 
-A fault in a codec, in an installed library or in the store shows here, while the original is still at hand.
+This detects faults of a codec, an installed library or the store while the original still exists.
 """
 
 from __future__ import annotations
@@ -21,38 +21,27 @@ from ..anscombe.legacy import legacy_domain
 from ..anscombe.parameters import TransformParameters
 from ..errors import DamagedChunkError, MissingChunkError, StorageError
 from .chunks import ChunkReader
-from .grid import Coords
+from .encoding import Encoding
+from .layout import Coords
 from .legacy import trusted_metadata
 from .location import Location, ProcessStore
-from .profiles import Encoding
 
 
 class ReadBackError(StorageError):
-    """What was written reads back altered. The store or a codec is at fault, so writing again cannot help."""
+    """What was written reads back altered. The store or a codec is at fault, so retrying cannot help."""
 
 
-#: Counts that are compared at a time: what float64 costs in memory.
+#: Number of counts compared at a time, because they are converted to float64.
 _AT_ONCE = 1 << 20
 
 
 async def check_first_object(location: Location, metadata: ArrayMetadata, encoding: Encoding, block: AnyArray) -> None:
-    """Read the first object of a movie from the store, and compare it with its counts.
+    """Read the first object of a movie from the store, and compare it with ``block``, the counts of the first frames.
 
-    Parameters
-    ----------
-    location, metadata, encoding
-        Of the movie.
-    block
-        The counts of its first frames: of those in the first object, or more.
-
-    Raises
-    ------
-    ReadBackError
-        When a count differs by more than invariant 1 allows (at all, where storing is lossless).
-    StorageError
-        When it cannot be read.
+    ``block`` has at least the frames of that object. Raises ReadBackError if a count differs by more than invariant 1
+    allows (or at all, if storage is lossless), and StorageError if the object cannot be read.
     """
-    # of a movie that is being acquired the length is not known yet, nor which chunks of the object are the last
+    # during acquisition the length, and so the last chunk of the object, is not known yet
     metadata = replace(metadata, shape=(min(len(block), metadata.shape[0]), *metadata.shape[1:]))
     reader = ChunkReader(trusted_metadata(metadata), ProcessStore(location))
     failed = f"the first object of {location.label} does not read back as it was written, so no other is written"
@@ -65,7 +54,7 @@ async def check_first_object(location: Location, metadata: ArrayMetadata, encodi
 def _check_chunk(
     block: AnyArray, encoding: Encoding, failed: str, region: tuple[slice, ...], found: AnyArray | Exception
 ) -> None:
-    """Raise where the chunk that was read back is not within the bound of what was written."""
+    """Raise ReadBackError if a chunk that was read back is not within the bound."""
     if isinstance(found, MissingChunkError | DamagedChunkError):
         raise ReadBackError(f"{failed}: {found}") from found
     if isinstance(found, Exception):
@@ -83,19 +72,14 @@ def _check_chunk(
             where = tuple(part.start + i for part, i in zip(region, inside, strict=True))
             raise ReadBackError(
                 f"{failed}: count {written[inside]} at {where} reads as {read[inside]}. The store altered it, or a "
-                f"codec is at fault: try another store, or profile='lossless' in place of {encoding.profile.name!r}"
+                f"codec is at fault: try another store, or profile='lossless' instead of {encoding.profile.name!r}"
             )
 
 
 def check_copied_object(copy: ChunkReader, stored: Coords, payload: AnyArray) -> None:
-    """Read an object of a copy from its store, and compare it with what was written.
+    """Read an object of a copy from its store; raises ReadBackError if it differs from ``payload``.
 
-    Raises
-    ------
-    ReadBackError
-        When it differs.
-    StorageError
-        When it cannot be read.
+    Raises StorageError if it cannot be read.
     """
     failed = f"object {copy.key(stored)!r} of {copy.store.location.label} does not read back as it was written"
     try:
@@ -107,7 +91,7 @@ def check_copied_object(copy: ChunkReader, stored: Coords, payload: AnyArray) ->
 
 
 def _is_within_bound(counts: AnyArray, stored: AnyArray, encoding: Encoding) -> bool:
-    """Whether a compiled loop, where there is one already, finds all stored counts within the bound of invariant 1."""
+    """Whether a fast check, available once numba is loaded, finds all stored counts within the bound of invariant 1."""
     parameters, small = encoding.parameters, counts.dtype.kind == "u" and counts.dtype.itemsize <= 2
     if parameters is None or encoding.profile.legacy or not small or "numba" not in sys.modules:
         return False
@@ -118,16 +102,16 @@ def _is_within_bound(counts: AnyArray, stored: AnyArray, encoding: Encoding) -> 
 
 
 def _beyond_bound(counts: AnyArray, stored: AnyArray, encoding: Encoding) -> AnyArray:
-    """Where stored counts are further from the original ones than the profile allows (invariant 1)."""
+    """Return a mask of the stored counts that differ more than the profile allows (invariant 1)."""
     parameters = encoding.parameters
     if parameters is None:
         return np.asarray(counts != stored)
-    if encoding.profile.legacy:  # that format has bins of its own: its tables say what is read
+    if encoding.profile.legacy:  # compare with this format's own tables
         names = parameters.encoded_dtype, parameters.decoded_dtype
         table, inverse = legacy_domain(parameters.conversion_gain, parameters.zero_level, *names)
         return np.asarray(inverse[table[counts]] != stored)
     highest, change = np.maximum(counts, stored), encoding.largest_change
-    if counts.dtype.kind == "u" and counts.dtype.itemsize <= 2:  # a table is several times as fast as the formula
+    if counts.dtype.kind == "u" and counts.dtype.itemsize <= 2:  # a table is several times faster than the formula
         return np.asarray(
             highest - np.minimum(counts, stored) > _largest_differences(counts.dtype, change, parameters)[highest]
         )
@@ -139,13 +123,13 @@ def _beyond_bound(counts: AnyArray, stored: AnyArray, encoding: Encoding) -> Any
 
 
 def _bound(highest: FloatArray, change: float, parameters: TransformParameters) -> FloatArray:
-    """The largest difference of a count and its stored count, by the higher of the two."""
+    """Return the largest allowed difference between a count and its stored count, given the higher of the two."""
     return np.asarray(change * parameters.sigma(highest) + 0.5)
 
 
 @lru_cache(maxsize=4)
 def _largest_differences(dtype: np.dtype[Any], change: float, parameters: TransformParameters) -> AnyArray:
-    """:func:`_bound` as whole numbers of a small unsigned dtype, for every value of it."""
+    """Return :func:`_bound`, rounded down, for every value of a small unsigned dtype."""
     values = np.arange(np.iinfo(dtype).max + 1, dtype=np.float64)
     rounding = np.finfo(np.float64).eps * values
     return np.minimum(np.floor(_bound(values, change, parameters) + rounding), np.iinfo(dtype).max).astype(dtype)

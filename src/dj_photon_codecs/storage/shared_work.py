@@ -45,4 +45,4 @@ class SharedWork(Generic[T]):
             return result
         finally:
             del self._under_way[key]
-            mine.cancel()  # nothing happens where it has a result
+            mine.cancel()  # does nothing if it has a result

@@ -11,7 +11,7 @@ from .._arguments import brief_repr
 from .._zarr import ArrayMetadata, all_codecs
 from ..errors import DamagedChunkError, MissingChunkError
 from .chunks import ChunkReader
-from .grid import Coords, joined_runs
+from .layout import Coords, joined_runs
 from .progress import progress_bar
 from .record import ATTRIBUTE, MovieRecord
 

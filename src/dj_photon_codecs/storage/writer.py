@@ -27,7 +27,7 @@ from .beside import Beside, put_beside
 from .chunks import ChunkReader
 from .count_range import ValueRange, check_block, scan
 from .dask_blocks import is_dask, scan_blocks, write_blocks
-from .grid import Coords
+from .layout import Coords
 from .location import Location, ProcessStore
 from .object_writer import ObjectWriter, Written
 from .plan import Plan, Request, finished_documents, plan_movie

@@ -1,4 +1,4 @@
-"""What lies on disk: from a profile, a noise model and the range of the counts to Zarr codecs."""
+"""How counts are coded: the Zarr codecs for a profile, a noise model and a range of counts, and for copies."""
 
 from __future__ import annotations
 
@@ -15,35 +15,36 @@ from ..anscombe.codes import code_range, decode, encode, fill_count, resolved, r
 from ..anscombe.parameters import TransformParameters
 from ..calibration import Calibration
 from ..errors import CodeRangeError
-from ..options import Profile
+from ..options import PORTABLE, Profile, WriteOptions
 from .count_range import ValueRange
 from .legacy import legacy_codes, legacy_filter, legacy_parameters
+from .record import MovieRecord
 
 
 class Levels(Enum):
-    """Where the counts of a movie lie before it is stored: what was stored once loses nothing when it is moved."""
+    """The levels that the counts of a movie are on before it is stored; a copy of a stored movie loses nothing more."""
 
     ANYWHERE = "anywhere"
-    PORTABLE = "on the levels of the portable profile, which keeps them as they are"
-    DITHERED = "on the levels of the dithered transform, each at its place in the chunk"
+    PORTABLE = "on the levels of the portable profile, which keeps them unchanged"
+    DITHERED = "on the levels of the dithered transform, which depend on the position in the chunk"
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """How the counts of one movie become the array that zarr stores.
+    """How the counts of a movie are coded.
 
     Attributes
     ----------
     profile
-        The profile that it follows.
+        The profile that was planned for.
     filters
-        Codecs before the compressor, of the array's Zarr format; none where the counts are stored at their levels.
+        Codecs before the compressor, for the array's Zarr format; none if the array holds counts.
     fill_value
-        Of the array: the top of the range, which cannot be mistaken for a dark pixel.
+        Fill value of the array: the top of the range, which cannot be mistaken for a dark pixel.
     parameters
-        The transform; None for lossless profiles.
+        Parameters of the transform; None for lossless profiles.
     levels
-        Where the counts lie before they are stored.
+        The levels of the counts before they are stored.
     """
 
     profile: Profile
@@ -54,36 +55,36 @@ class Encoding:
 
     @property
     def dithered(self) -> bool:
-        """Whether the stored counts lie on the levels of the dithered transform, each at its place in the chunk."""
+        """Whether the stored counts are on the levels of the dithered transform at their position in the chunk."""
         dithers = self.parameters is not None and self.parameters.dithered
         return dithers and (bool(self.filters) or self.levels is Levels.DITHERED)
 
     @property
     def padding(self) -> Any:
-        """The count that fills up chunks at the edge of the array: one that has the same code at every offset."""
+        """The count that pads chunks at the edge of the array; it has the same code at every offset."""
         if self.dithered and self.filters and self.parameters and code_range(0, 0, self.parameters) == (0, 0):
             return type(self.fill_value)(0)
         return self.fill_value
 
     def prepared(self, counts: AnyArray) -> AnyArray:
-        """What is handed to zarr for the ``counts`` of a chunk: themselves, or rounded where no codec does that."""
+        """Return the counts of a chunk as the codecs take them, rounded here if no codec rounds them."""
         if self.filters or self.parameters is None or self.levels is not Levels.ANYWHERE:
             return counts
         return rounded(counts, self.parameters).astype(counts.dtype, copy=False)
 
     @property
     def largest_change(self) -> float:
-        """What storing changes a count by at most, beside half a count [modelled noise standard deviations]."""
+        """Largest change of a count, in addition to half a count [modelled noise standard deviations]."""
         return 0.0 if self.parameters is None else self.parameters.step / 2
 
     def restored(self, counts: AnyArray) -> AnyArray:
-        """What comes back for ``counts`` of one chunk."""
+        """Return the counts that reading gives for the ``counts`` of a chunk."""
         if self.parameters is None or not self.filters:
             return self.prepared(counts)
         return decode(encode(counts, self.parameters), self.parameters).astype(counts.dtype)
 
     def compressed_array(self, counts: AnyArray) -> AnyArray:
-        """The array that the compressor sees for ``counts``."""
+        """Return the array that the compressor gets for ``counts``."""
         if self.parameters is None or not self.filters:
             return self.prepared(counts)
         if self.profile.legacy:
@@ -100,7 +101,7 @@ def plan_encoding(
     zarr_format: ZarrFormat,
     levels: Levels = Levels.ANYWHERE,
 ) -> Encoding:
-    """Choose the codecs of a movie; the range of its counts decides the dtype of the codes.
+    """Choose the codecs of a movie. The range of its counts determines the dtype of the codes.
 
     Raises CodeRangeError if no integer dtype holds the codes, and CalibrationError or CodeRangeError outside the valid
     domain of a legacy format.
@@ -110,7 +111,7 @@ def plan_encoding(
         return Encoding(profile, (), dtype.type(top), None)
     if profile.legacy:
         legacy = legacy_parameters(dtype, values, calibration, step, zarr_format)
-        # this format does not transform the fill value: it has to be a code as well
+        # this format does not transform the fill value, so it must be a valid code too
         return Encoding(profile, (legacy_filter(legacy, zarr_format),), dtype.type(np.iinfo("uint8").max), legacy)
     decoded = _decoded_dtype(dtype, values)
     noise = calibration.storage_noise
@@ -139,7 +140,7 @@ def plan_encoding(
 
 
 def too_coarse(dtype: np.dtype[Any], values: ValueRange, calibration: Calibration, step: float) -> bool:
-    """Whether the numbers of a floating-point dtype are too far apart for the bound on the loss, at these counts."""
+    """Whether a floating-point dtype is too coarse at these counts to keep the bound on the loss."""
     if _decoded_dtype(dtype, values) != dtype.name or dtype.kind != "f":
         return False
     noise = calibration.storage_noise
@@ -150,15 +151,15 @@ def too_coarse(dtype: np.dtype[Any], values: ValueRange, calibration: Calibratio
 
 
 def _saturation(top: float | None, decoded: str) -> float | None:
-    """The saturation of a converter, where counts of this dtype can have it."""
+    """Return the saturation if counts of this dtype can have that value, else None."""
     return None if top is None or (np.dtype(decoded).kind in "ui" and not float(top).is_integer()) else float(top)
 
 
 def _decoded_dtype(dtype: np.dtype[Any], values: ValueRange) -> str:
-    """The dtype in which levels are computed: integers for whole-numbered movies of any dtype that holds them all.
+    """Return the dtype in which levels are computed: an integer dtype if all counts are whole numbers.
 
-    The highest stored count may lie above the highest raw one and ask for the next wider dtype when the movie is
-    moved. The levels of all unsigned dtypes are the same, and so are those of all signed ones.
+    The highest stored count can exceed the highest raw count, so a copy may need the next wider dtype. That changes
+    nothing: all unsigned dtypes have the same levels, and so have all signed ones.
     """
     if dtype.kind != "f" or not values.whole or max(values.high, -values.low) > 2.0 ** np.finfo(dtype).nmant:
         return dtype.name
@@ -169,7 +170,7 @@ def _decoded_dtype(dtype: np.dtype[Any], values: ValueRange) -> str:
 
 
 def _filters(parameters: TransformParameters, dtype: np.dtype[Any], zarr_format: ZarrFormat) -> tuple[Any, ...]:
-    """The transform as a codec of a Zarr format."""
+    """Return the transform as codecs of a Zarr format."""
     if zarr_format == 3:
         return (AnscombeTransformV3(**asdict(parameters)),)
     from numcodecs import AsType
@@ -177,5 +178,47 @@ def _filters(parameters: TransformParameters, dtype: np.dtype[Any], zarr_format:
     transform = AnscombeTransformV2(**asdict(parameters))
     if parameters.decoded_dtype == dtype.name:
         return (transform,)
-    # zarr V2 passes no dtype to its filters: whole numbers in floating point take a cast of their own
+    # Zarr V2 passes no dtype to its filters, so whole numbers stored as floating point need a separate cast
     return AsType(encode_dtype=parameters.decoded_dtype, decode_dtype=dtype.name), transform
+
+
+@dataclass(frozen=True)
+class Origin:
+    """The stored movie that is copied, completely or in part. A copy is not rounded again (invariant 2).
+
+    ``chunk`` is the shape of its chunks; None for a part, because its counts change position in their chunks.
+    """
+
+    record: MovieRecord
+    chunk: tuple[int, ...] | None = None
+
+    @property
+    def rounded(self) -> float:
+        """The step with which its counts were rounded; 0 if they were not."""
+        return self.record.step or self.record.rounded
+
+    def has_noise(self, calibration: Calibration | None) -> bool:
+        """Whether the copy keeps the noise model."""
+        return calibration in (None, self.record.calibration)
+
+    def options_of_copy(
+        self, options: WriteOptions, calibration: Calibration | None
+    ) -> tuple[WriteOptions, str | None]:
+        """Return options that do not round the counts again, and the reason if that makes the copy lossless."""
+        stored, same_noise = self.record, self.has_noise(calibration)
+        displaced = not stored.step or (self.chunk is None and (stored.dithered or not same_noise))
+        if displaced and 0 < options.step <= self.rounded:
+            why = f"its counts were rounded by step {self.rounded:g} before, and would be rounded once more"
+            return replace(options, step=0.0), why
+        if options.step and same_noise:  # a finer step would round again and recover nothing
+            return replace(options, step=max(options.step, stored.step)), None
+        return options, None
+
+    def levels(self, calibration: Calibration, step: float) -> Levels:
+        """Return the levels of its counts; ANYWHERE if the copy has a different noise model or step."""
+        stored = self.record
+        if not stored.step or (stored.step, stored.calibration) != (step, calibration):
+            return Levels.ANYWHERE
+        if stored.dithered:
+            return Levels.DITHERED
+        return Levels.PORTABLE if stored.profile == PORTABLE.name else Levels.ANYWHERE
