@@ -1,13 +1,13 @@
-"""What each way of reading a part of a movie costs, beside plain Zarr and blosc2. Prints a table.
+"""Time to read parts of a movie in several ways, compared with plain Zarr and blosc2. Prints two tables.
 
     python benchmarks/access.py
 
 Simulated movies (5 photons a pixel, gain 100) in a temporary folder, with the same number of counts at each frame size.
-Plain Zarr has the lossless counts in chunks of 16 frames (Zstd), blosc2 in its own default chunks (zstd-5, bitshuffle).
-Every figure is of a newly opened movie. The ways take turns; the shortest time counts. The second table has the speed
-of each profile as a multiple of blosc2's.
+Plain Zarr stores the lossless counts in chunks of 16 frames (Zstd), blosc2 in its default chunks (zstd-5, bitshuffle).
+Each measurement opens the movie again. The methods take turns; the shortest time counts. The second table gives the
+speed of each profile as a multiple of blosc2's.
 
-Needs scipy (in the ``dev`` extra); blosc2 (in the ``benchmarks`` extra) is left out where it is not installed.
+Needs scipy (in the ``dev`` extra). blosc2 (in the ``benchmarks`` extra) is skipped if it is not installed.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from common import REGIMES, Counts, machine, seconds, simulate, table
 
 from dj_photon_codecs import Calibration, open_movie, set_cache_size, write_movie
 
-#: Frames of a chunk of plain Zarr.
+#: Frames in a chunk of plain Zarr.
 _ZARR_FRAMES = 16
 
 Read = Callable[[Any], Any]
 
 
 def patterns(frames: int, size: int, rng: np.random.Generator) -> dict[str, Read]:
-    """Ways of reading by name; each takes an opened array."""
+    """Return the ways of reading by name; each takes an open array."""
     middle, corner, side = frames // 2, size // 4, max(1, size // 8)
     region = slice(corner, corner + side)
     evens, some = list(range(0, frames, 2)), sorted(rng.choice(frames, max(1, frames // 10), replace=False).tolist())
     shuffled = rng.permutation(evens).tolist()
 
     def chosen(frames_of: list[int]) -> Read:
-        # lists are only what a plain array takes by another name
+        # plain arrays have another name for this
         return lambda a: a.oindex[np.array(frames_of)] if type(a) is zarr.Array else a[frames_of]
 
     return {
@@ -61,7 +61,7 @@ def patterns(frames: int, size: int, rng: np.random.Generator) -> dict[str, Read
 
 
 def stored(folder: Path, counts: Counts, profiles: list[str]) -> dict[str, Callable[[], Any]]:
-    """The movie in every way of storing: how to open each."""
+    """Store the movie with every method; return functions that open the copies."""
     noise = Calibration.given(REGIMES[3].gain, REGIMES[3].zero_level)
     openers: dict[str, Callable[[], Any]] = {}
     for profile in profiles:
@@ -80,7 +80,7 @@ def stored(folder: Path, counts: Counts, profiles: list[str]) -> dict[str, Calla
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", default="16,128,512,2048", help="heights and widths of a frame")
     parser.add_argument("--megapixels", type=float, default=64, help="counts of each movie, in millions")

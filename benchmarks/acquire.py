@@ -1,4 +1,4 @@
-"""How many frames a second a PhotonWriter stores, of a camera that never waits.
+"""Frames per second that a PhotonWriter can store, and how it keeps up with a camera. Prints one table.
 
 python benchmarks/acquire.py
 """
@@ -18,10 +18,10 @@ from zarr.codecs import BloscCodec
 
 from dj_photon_codecs import PhotonWriter
 
-#: Frames that are made; the camera shows them again and again.
+#: Number of different frames, which the camera repeats.
 SIMULATED = 128
 
-#: The fastest compressor that saves anything to speak of.
+#: The fastest compressor that saves a useful amount.
 FASTEST = BloscCodec(cname="lz4", clevel=1, shuffle="bitshuffle")
 
 
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def measure(regime: Regime, counts: Counts, frames: int, compressor: BloscCodec | None) -> list[str]:
-    """Frames a second that are taken for ever, and what a camera of 1000 a second meets."""
+    """Measure the sustained frame rate, and the delays with a camera of 1000 frames per second."""
     folder = Path(tempfile.mkdtemp())
     try:
         start = time.perf_counter()
@@ -58,7 +58,7 @@ def measure(regime: Regime, counts: Counts, frames: int, compressor: BloscCodec 
 
 
 def camera(folder: Path, counts: Counts, frames: int, compressor: BloscCodec | None) -> tuple[float, int]:
-    """A camera of 1000 frames a second: the longest that a frame waited to be taken [s], and most frames unwritten."""
+    """Simulate a camera of 1000 frames/s; return the longest wait of a frame [s] and the most frames in the queue."""
     longest, behind, clock = 0.0, 0, threading.Event()
     with PhotonWriter(folder, compressors=compressor) as writer:
         start = time.perf_counter()

@@ -1,4 +1,4 @@
-"""How well the calibration finds the noise of simulated movies, beside the published estimator. Prints one table.
+"""Accuracy of the calibration on simulated movies, compared with the published estimator. Prints one table.
 
     python benchmarks/calibration.py --movies 200 --seed 0
 
@@ -25,7 +25,7 @@ FRAMES, RIM = 100, 16
 
 @dataclass(frozen=True)
 class Truth:
-    """What the movie was made with: gain [ADU per photon], zero level of the variance [ADU], photons a pixel."""
+    """The simulated truth: gain [ADU per photon], zero level of the variance [ADU], photons per pixel."""
 
     gain: float
     zero: float
@@ -33,14 +33,14 @@ class Truth:
 
 
 def texture(size: int, blur: float, rng: np.random.Generator) -> npt.NDArray[np.float64]:
-    """A random field of view of mean about 1, with structure of ``blur`` pixels."""
+    """Return a random field of view with a mean of about 1 and structure on a scale of ``blur`` pixels."""
     field = gaussian_filter(rng.random((size, size)), blur, mode="wrap")
     field -= field.min()
     return np.asarray(0.2 + 1.6 * (field / field.max()) ** 2)
 
 
 def simulate(motion: bool, activity: bool, rng: np.random.Generator) -> tuple[npt.NDArray[np.integer], Truth]:
-    """One movie of random brightness, gain, pedestal, read noise, size and sharpness."""
+    """Simulate a movie with random brightness, gain, pedestal, read noise, size and sharpness."""
     size = int(rng.integers(128, 257))
     photons, gain = np.exp(rng.uniform(np.log([0.2, 0.3]), np.log([100, 300])))
     pedestal = 0.0 if rng.random() < 0.3 else float(rng.uniform(0, 1000))
@@ -73,7 +73,7 @@ def ours(movie: npt.NDArray[np.integer]) -> tuple[float, float] | None:
 
 
 def peer(movie: npt.NDArray[np.integer]) -> tuple[float, float] | None:
-    """anscombe-transform's estimate; None where it raises or gives no positive gain."""
+    """Return anscombe-transform's estimate; None if it raises or its gain is not positive."""
     from anscombe_transform.estimate import compute_conversion_gain
 
     with warnings.catch_warnings():

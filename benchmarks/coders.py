@@ -1,7 +1,7 @@
-"""The coders that ``coding.py`` measures. Each takes a chunk of codes and gives it back, on one thread.
+"""The coders that ``coding.py`` compares. Each one encodes and decodes a chunk of codes on one thread.
 
-Chunks are uint8, shape (frames, height, width). Image formats code frame by frame. The times include what brings the
-codes into the form that a coder takes.
+Chunks are uint8, shape (frames, height, width). Image formats code frame by frame. The times include converting the
+codes to the coder's input format.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ Codes = npt.NDArray[np.uint8]
 
 _U8 = np.dtype(np.uint8)
 
-#: General compressors, as compression.py names them.
+#: General compressors, named as in compression.py.
 _GENERAL = ("zstd-1", "zstd-9", "blosc zstd-1", "blosc zstd-5 bitshuffle", "blosc zstd-9 bitshuffle")
 
-#: JPEG XL: the fastest that models neighbours, and the format's default.
+#: JPEG XL: the fastest effort that models neighbours, and the default.
 _JPEGXL_EFFORTS = (2, 7)
 
-#: WebP: the library's default. Its slowest gains about one percent.
+#: WebP: the library's default. The slowest setting saves about 1 % more.
 _WEBP_METHOD = 4
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One coder on one chunk, once: bytes, and seconds there and back."""
+    """One run of a coder on a chunk: encoded bytes, and seconds to encode and decode."""
 
     size: int
     encode: float
@@ -43,21 +43,21 @@ class Trial:
 
 @dataclass(frozen=True)
 class Peer:
-    """A coder: its name in the tables, and how a chunk is tried."""
+    """A coder: its name in the tables, and the function that runs it on a chunk."""
 
     name: str
     try_chunk: Callable[[Codes], Trial]
 
 
 def ours() -> Peer:
-    """The coder of this package."""
+    """Return the coder of this package."""
     from dj_photon_codecs.entropy.coder import decode, encode
 
     return _peer("dj-photon-codecs", lambda chunk: [encode(chunk)], lambda parts, shape: decode(parts[0], shape, _U8))
 
 
 def find_peers() -> tuple[list[Peer], list[str]]:
-    """The other coders, and for each package that cannot be used a line that says why."""
+    """Return the other coders, and a line for each package that is unavailable."""
     peers, missing = [], []
     for package, of_package in (("numcodecs", _general), ("pcodec", _pcodec), ("imagecodecs", _images)):
         try:
@@ -68,7 +68,7 @@ def find_peers() -> tuple[list[Peer], list[str]]:
 
 
 def pymecompress(process: Process) -> Peer:
-    """The Huffman coder of PYMECompress, without its quantisation, in a process of its own environment."""
+    """Run the Huffman coder of PYMECompress, without its quantisation, in a process of its own environment."""
 
     def try_chunk(chunk: Codes) -> Trial:
         with tempfile.TemporaryDirectory() as name:
@@ -96,7 +96,7 @@ def _timed(
     decode: Callable[[Sequence[Any], tuple[int, ...]], npt.NDArray[Any]],
     chunk: Codes,
 ) -> Trial:
-    """Code a chunk, decode it and compare."""
+    """Encode a chunk, decode it and compare."""
     start = time.perf_counter()
     parts = encode(chunk)
     between = time.perf_counter()
@@ -108,7 +108,7 @@ def _timed(
 
 
 def _general() -> list[Peer]:
-    """Byte-oriented compressors of numcodecs."""
+    """Return byte-oriented compressors of numcodecs."""
 
     def peer(name: str, compressor: Any) -> Peer:
         return _peer(
@@ -122,7 +122,7 @@ def _general() -> list[Peer]:
 
 
 def _pcodec() -> list[Peer]:
-    """Pcodec at its highest level, hardly slower than its default. It takes bytes only when told to."""
+    """Return Pcodec at its highest level, hardly slower than the default. It needs an option to accept bytes."""
     from pcodec import ChunkConfig, standalone
 
     config = ChunkConfig(12, enable_8_bit=True)
@@ -136,7 +136,7 @@ def _pcodec() -> list[Peer]:
 
 
 def _images() -> list[Peer]:
-    """Lossless image formats."""
+    """Return lossless image formats."""
     from imagecodecs import jpegls_decode, jpegls_encode, jpegxl_decode, jpegxl_encode, webp_decode, webp_encode
 
     def frames(name: str, encode: Callable[[Codes], Any], decode: Callable[[Any], npt.NDArray[Any]]) -> Peer:

@@ -1,4 +1,4 @@
-"""The entropy coder beside others on the same dithered codes, at the true noise model, in chunks of 16 frames.
+"""The entropy coder compared with others, on the same dithered codes, at the true noise model, 16 frames per chunk.
 
 One thread, no store. The coders take turns on each chunk, and every decoded chunk is compared with its codes.
 """
@@ -22,13 +22,13 @@ from worker import Crashed, Process
 
 _CHUNK_FRAMES = 16
 
-#: Chunk lengths whose efficiency is shown.
+#: Chunk lengths to compare [frames].
 _LENGTHS = (16, 32, 64)
 
-#: Passes over the chunks with one thread and two, for each repetition: a pass is short.
+#: Passes over the chunks per repetition, with one thread and with two, because a pass is short.
 _PASSES = 3
 
-#: A coder that takes longer for a chunk [s] has one turn on it.
+#: A coder that takes longer than this for a chunk runs only once on it [s].
 _LONG = 0.25
 
 Record = dict[str, Any]
@@ -36,7 +36,7 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Movie:
-    """One regime's counts, and the Shannon limit of their codes [bytes]."""
+    """The counts of a regime, and the Shannon limit of their codes [bytes]."""
 
     regime: Regime
     counts: Counts
@@ -44,13 +44,13 @@ class Movie:
 
     @classmethod
     def simulated(cls, regime: Regime, options: argparse.Namespace) -> Movie:
-        """The counts, and the limit from the means that they were drawn with."""
+        """Simulate the counts, and compute the limit from their true means."""
         rng = np.random.default_rng(options.seed)
         counts, means = simulate(regime, options.coded_frames, options.size, rng, means=True)
         return cls(regime, counts, plain_limit(regime, counts, means) * counts.size / 8)
 
     def chunks(self, length: int = _CHUNK_FRAMES) -> list[Codes]:
-        """The codes in chunks of so many frames."""
+        """Return the codes in chunks of ``frames`` frames."""
         chunks = codes_of(self.regime, self.counts, length)
         if chunks[0].dtype != np.uint8:
             raise RuntimeError(f"{self.regime.name}: codes of {chunks[0].dtype}, the image formats here take bytes")
@@ -58,7 +58,7 @@ class Movie:
 
 
 def measure_coders(options: argparse.Namespace, python: str | None, say: Callable[[str], None]) -> list[Record]:
-    """Every coder on every regime; ``python`` is that of PYMECompress's environment."""
+    """Run every coder on every regime; ``python`` is the interpreter of PYMECompress's environment."""
     numcodecs.blosc.set_nthreads(1)
     others, missing = find_peers()
     for line in missing:
@@ -79,7 +79,7 @@ def measure_coders(options: argparse.Namespace, python: str | None, say: Callabl
 
 
 def _trials(movie: Movie, peers: Sequence[Peer], repeat: int) -> dict[str, list[list[Trial]]]:
-    """Every coder on every chunk, in turn; nothing for one that ended its process."""
+    """Run all coders on every chunk, taking turns; a coder that crashes its process has no results."""
     chunks = movie.chunks()
     trials: dict[str, list[list[Trial]]] = {peer.name: [[] for _ in chunks] for peer in peers}
     ended: set[str] = set()
@@ -98,7 +98,7 @@ def _trials(movie: Movie, peers: Sequence[Peer], repeat: int) -> dict[str, list[
 
 
 def _result(movie: Movie, of_chunks: list[list[Trial]]) -> Record:
-    """Sizes, and the median over the chunks of the medians over the turns."""
+    """Return sizes, and the median over chunks of the median time over turns."""
 
     def speed(taken: Callable[[Trial], float]) -> float:
         each = [statistics.median(taken(trial) for trial in trials) for trials in of_chunks]
@@ -114,7 +114,7 @@ def _result(movie: Movie, of_chunks: list[list[Trial]]) -> Record:
 
 
 def _scaling(movie: Movie, repeat: int) -> Record:
-    """Our coder on chunks of several lengths, and on one thread and two that take turns."""
+    """Run our coder on chunks of several lengths, and on one and two threads, taking turns."""
     from dj_photon_codecs.entropy.coder import decode, encode
 
     chunks = movie.chunks()

@@ -1,4 +1,4 @@
-"""What the benchmarks share: simulated movies, the Shannon limit of their codes, tables, the machine."""
+"""Shared by all benchmarks: simulated movies, the Shannon limit of their codes, tables, machine description."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from dj_photon_codecs.anscombe.parameters import TransformParameters
 Counts = npt.NDArray[np.uint16]
 Means = npt.NDArray[np.float32]
 
-#: Classes of equal true mean in which the entropy of the codes is counted.
+#: Number of classes of nearly equal true mean for the entropy of the codes.
 _MEAN_CLASSES = 400
 
-#: Frames, spread over the movie, from which it is counted.
+#: Number of frames, spread over the movie, that it is computed from.
 _ENTROPY_FRAMES = 64
 
-#: Packages whose versions decide the figures.
+#: Packages whose versions affect the results.
 _PACKAGES = ("dj-photon-codecs", "numpy", "zarr", "numcodecs", "anscombe-transform")
 
 
 @dataclass(frozen=True)
 class Regime:
-    """A kind of recording: photons a pixel and frame, gain [ADU per photon], zero level [ADU], read noise [photons]."""
+    """A kind of recording: photons per pixel and frame, gain [ADU/photon], zero level [ADU], read noise [photons]."""
 
     photons: float
     gain: float
@@ -47,7 +47,7 @@ class Regime:
 
     @property
     def parameters(self) -> TransformParameters:
-        """The transform at the true noise model, with the default step."""
+        """The transform for the true noise model, with the default step."""
         return TransformParameters(
             zero_level=self.zero_level,
             conversion_gain=self.gain,
@@ -72,21 +72,21 @@ REGIMES = (
 
 
 def chosen(numbers: str) -> list[Regime]:
-    """The regimes that an option names: ``all``, or numbers from 0 such as ``0,3``."""
+    """Parse an option that selects regimes: ``all``, or numbers from 0 such as ``0,3``."""
     return list(REGIMES) if numbers == "all" else [REGIMES[int(n)] for n in numbers.split(",")]
 
 
 def simulate(
     regime: Regime, frames: int, size: int, rng: np.random.Generator, *, means: bool = False
 ) -> tuple[Counts, Means]:
-    """A two-photon-like movie: smooth background, 60 somata with transients, shot noise and read noise.
+    """Simulate a two-photon-like movie: smooth background, 60 somata with transients, shot noise and read noise.
 
     Returns
     -------
     counts
         Shape (frames, size, size) [ADU].
     means
-        True mean of every pixel and frame [photons], when asked for; otherwise of no frames.
+        True mean of every pixel and frame [photons] if requested; otherwise an array of no frames.
     """
     scene = gaussian_filter(rng.random((size, size)), 6)
     scene = (scene - scene.min()) / np.ptp(scene)
@@ -111,14 +111,14 @@ def simulate(
 
 
 def limit_bits(means: Means, codes_of: Callable[[int], npt.NDArray[Any]]) -> float:
-    """Shannon limit: entropy of the codes given the true mean [bits a pixel], in classes of nearly equal mean.
+    """Return the Shannon limit [bits per pixel]: entropy of the codes given the true mean, in classes of equal mean.
 
     Parameters
     ----------
     means
         True mean of every pixel and frame.
     codes_of
-        The codes of a frame, by its number.
+        Returns the codes of a frame, given its number.
     """
     chosen_frames = np.unique(np.linspace(0, len(means) - 1, min(len(means), _ENTROPY_FRAMES)).astype(int))
     some = means[chosen_frames].ravel()[:: max(1, len(chosen_frames) * means[0].size // 1_000_000)]
@@ -141,14 +141,14 @@ def limit_bits(means: Means, codes_of: Callable[[int], npt.NDArray[Any]]) -> flo
 
 
 def seconds(work: Callable[..., object], *args: Any, **kwargs: Any) -> float:
-    """Wall time of a call."""
+    """Return the wall time of a call [s]."""
     start = time.perf_counter()
     work(*args, **kwargs)
     return time.perf_counter() - start
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table with aligned columns."""
+    """Format a Markdown table with aligned columns."""
     lines = [list(head), *(list(row) for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(head))]
     written = ["| " + " | ".join(cell.ljust(w) for cell, w in zip(line, widths, strict=True)) + " |" for line in lines]
@@ -156,7 +156,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def machine(*more: str) -> str:
-    """Platform, processor, cores, Python, and the versions of what is installed of the packages, in one line."""
+    """Describe platform, processor, cores, Python and the installed versions of packages in one line."""
     versions = []
     for name in (*_PACKAGES, *more):
         with suppress(importlib.metadata.PackageNotFoundError):
@@ -168,7 +168,7 @@ def machine(*more: str) -> str:
 
 
 def _processor() -> str:
-    """The processor's name, where the system tells it."""
+    """Return the processor's name, if the system reports it."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,12 +1,11 @@
-"""Everything that this package is compared with, in one run: in a folder, on S3, on the same codes, and as movies grow.
+"""Compare this package with the alternatives in one run: in a folder, on S3, coders on the same codes, growing movies.
 
     pip install -e ".[dev,benchmarks]"
     python benchmarks/comparison.py --draw
 
-Prints the tables. With ``--draw`` it also keeps the raw results in ``benchmarks/results/comparison.json``, writes the
-tables into the pages between their markers, and draws the pictures; ``--parts ''`` does that from results that are
-there. What is not installed is left out, with a line that says so. Linux only (memory and cores are asked of the
-kernel).
+Prints the tables. With ``--draw`` it also saves the raw results in ``benchmarks/results/comparison.json``, writes the
+tables into the pages between their markers, and draws the pictures; ``--parts ''`` does so from saved results. Methods
+that are not installed are skipped, with a line that says so. Linux only (reads memory and cores from the kernel).
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ from methods import METHODS
 
 ROOT = Path(__file__).parents[1]
 
-#: Whose versions the results name, where they are installed.
+#: Packages whose versions are saved with the results, if installed.
 PACKAGES = ("numba", "blosc2", "imagecodecs", "pcodec", "s3fs", "moto")
 
 PARTS = ("folder", "cores", "s3", "coders", "growth")
 
 
 def measure(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The records of each part that was asked for, as it is done."""
+    """Yield the records of each requested part when it is done."""
     from coding import measure_coders
     from storing import available, measure_folder, measure_growth, measure_one_core, measure_s3
 
@@ -59,7 +58,7 @@ def measure(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]
 
 
 def main() -> None:
-    """Measure, print and, where asked, keep and draw."""
+    """Measure, print and, if requested, save and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--parts", default=",".join(PARTS), help="which, with commas; '' for none")
     parser.add_argument("--methods", default="", help="regular expression for their names; all when empty")

@@ -1,8 +1,8 @@
-"""What compressors make of the codes of five simulated movies. Prints a table of ratios and one of speeds.
+"""Compare compressors on the codes of five simulated movies. Prints a table of ratios and one of speeds.
 
     python benchmarks/compression.py
 
-Chunks of 16 frames of 512x512, one thread, no store. A star marks what the trial of the ``standard`` profile takes.
+Chunks of 16 frames of 512x512, one thread, no store. A star marks the compressor that the ``standard`` profile picks.
 
 Needs scipy (in the ``dev`` extra).
 """
@@ -25,12 +25,12 @@ from dj_photon_codecs.storage.compression import choose_compressor
 
 _CHUNK_FRAMES = 16
 
-#: As Blosc numbers them. Byte shuffle (1) is left out: it leaves codes of one byte as they are.
+#: Blosc's numbers. Byte shuffle (1) is left out because it does not change one-byte codes.
 _SHUFFLES = {"": 0, "bitshuffle": 2}
 
 
 def candidates() -> dict[str, Codec]:
-    """The compressors by name: those of the trial, and more."""
+    """Return the compressors by name: those that the package tries, and more."""
     found: dict[str, Codec] = {f"zstd-{level}": numcodecs.Zstd(level) for level in (1, 3, 9)}
     for shuffle, number in _SHUFFLES.items():
         for level in (1, 3, 5, 9):
@@ -41,7 +41,7 @@ def candidates() -> dict[str, Codec]:
 
 @dataclass(frozen=True)
 class Result:
-    """Of one compressor on one movie: ratio to the uint16 counts, and MB/s of them."""
+    """Results of a compressor on a movie: ratio to the uint16 counts, and speed in MB/s of counts."""
 
     ratio: float
     encode: float
@@ -50,7 +50,7 @@ class Result:
 
 
 def codes_of(regime: Regime, counts: npt.NDArray[np.uint16], length: int = _CHUNK_FRAMES) -> list[npt.NDArray[Any]]:
-    """The codes of each chunk at the true noise model, in the smallest dtype that holds them all."""
+    """Return the codes of each chunk at the true noise model, in the smallest dtype that holds all of them."""
     parameters = replace(regime.parameters, dither="position")
     chunks = [encode(counts[i : i + length], parameters) for i in range(0, len(counts), length)]
     low, high = min(chunk.min() for chunk in chunks), max(chunk.max() for chunk in chunks)
@@ -60,12 +60,12 @@ def codes_of(regime: Regime, counts: npt.NDArray[np.uint16], length: int = _CHUN
 
 
 def plain_limit(regime: Regime, counts: npt.NDArray[np.uint16], means: Any) -> float:
-    """The Shannon limit of a step, as :func:`~common.limit_bits`: of plain codes, without the offsets of the dither."""
+    """Return the Shannon limit of plain codes, without dither, for a step; see :func:`~common.limit_bits`."""
     return limit_bits(means, lambda t: encode(counts[t], regime.parameters))
 
 
 def measure(regime: Regime, frames: int, size: int, rng: np.random.Generator) -> tuple[dict[str, Result], float]:
-    """Every compressor on the movie's chunks, and the ratio that no coder can pass."""
+    """Run every compressor on the movie's chunks, and compute the largest possible ratio."""
     counts, means = simulate(regime, frames, size, rng, means=True)
     chunks = codes_of(regime, counts)
     taken = repr(choose_compressor(chunks[len(chunks) // 2]))
@@ -82,7 +82,7 @@ def measure(regime: Regime, frames: int, size: int, rng: np.random.Generator) ->
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=80)
     parser.add_argument("--size", type=int, default=512, help="height and width of a frame")

@@ -1,10 +1,10 @@
-"""Movies of many kinds of detectors, and whether each is stored within its own noise. Prints one table.
+"""Check that movies of many kinds of detectors are stored within their own noise. Prints one table.
 
     python benchmarks/detectors.py --movies 3 --seed 0
 
 Every movie is drawn twice with the same light: half the squared difference of the two is the true variance of its
-noise, whatever the detector does, and so nothing here knows how the noise is estimated. What storage adds to the
-variance is compared with it by decile of brightness, by region and by time.
+noise, whatever the detector does and however the package estimates it. The variance that storage adds is compared with
+that by decile of brightness, by region and by time.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ FRAMES, SIZE = 100, 128
 
 @dataclass(frozen=True)
 class Light:
-    """What every pixel of every frame expects [photons], and what the detector draws its numbers from."""
+    """Expected photons of every pixel and frame, and the random generator of the detector."""
 
     photons: Floats
     rng: np.random.Generator
@@ -42,7 +42,7 @@ class Light:
 
 
 def field(rng: np.random.Generator, blur: float, rim: int = 0) -> Floats:
-    """A field of view of mean about 1, with structure of ``blur`` pixels."""
+    """Return a field of view with a mean of about 1 and structure on a scale of ``blur`` pixels."""
     image = gaussian_filter(rng.random((SIZE + rim, SIZE + rim)), blur, mode="wrap")
     image -= image.min()
     return np.asarray(0.1 + 1.8 * (image / image.max()) ** 2)
@@ -79,7 +79,7 @@ def bleaching(rng: np.random.Generator) -> Floats:
 
 
 def flashes(rng: np.random.Generator) -> Floats:
-    """A stimulus that leaks into the detector: whole frames, or bands of lines."""
+    """Return a stimulus that leaks into the detector: whole frames, or bands of lines."""
     light = still(rng)
     for t in np.flatnonzero(rng.random(FRAMES) < 0.1):
         top, height = rng.integers(0, SIZE // 2), rng.integers(20, SIZE)
@@ -93,13 +93,13 @@ def whole(values: Array, dtype: str = "uint16") -> Array:
 
 
 def pulses(light: Light, gain: float) -> Floats:
-    """A photomultiplier's response: the height of the pulse of one photon is exponential."""
+    """Return a photomultiplier's response, with exponential pulse heights of single photons."""
     counts = light.counts()
     return np.where(counts > 0, light.rng.gamma(np.maximum(counts, 1e-9), gain / 2), 0.0)
 
 
 def smeared(values: Floats, share: float) -> Floats:
-    """What a pulse leaves in the next pixel of the line."""
+    """Leave part of each pulse in the next pixel of the line."""
     return (1 - share) * values + share * np.roll(values, 1, axis=-1)
 
 
@@ -125,7 +125,7 @@ def spill(light: Light, setup: np.random.Generator) -> tuple[Array, float]:
 
 
 def resonant(light: Light, setup: np.random.Generator) -> tuple[Array, float]:
-    """Pixels at the turning points of the mirror get more light; lines jitter, and the converter clips at 0."""
+    """Give pixels at the mirror's turning points more light, jitter lines, and clip at 0."""
     dwell = 1 / np.sqrt(1 - np.linspace(-0.9, 0.9, SIZE) ** 2)
     gain, share = float(setup.uniform(50, 250)), float(setup.uniform(0.1, 0.3))
     seen = Light(light.photons * dwell / dwell.mean(), light.rng)
@@ -159,7 +159,7 @@ def scaled(light: Light, setup: np.random.Generator) -> tuple[Array, float]:
 
 
 def eight_bits(light: Light, setup: np.random.Generator) -> tuple[Array, float]:
-    """The whole movie, stretched once to 8 bits."""
+    """Stretch the whole movie to 8 bits, once."""
     gain = 200 / (float(light.photons.max()) + 4 * np.sqrt(float(light.photons.max())))
     return whole(20 + gain * light.counts(), "uint8"), gain
 
@@ -175,7 +175,7 @@ def photon_counter(light: Light, setup: np.random.Generator) -> tuple[Array, flo
 
 
 def spad(light: Light, setup: np.random.Generator) -> tuple[Array, float]:
-    """A sum of 1-bit frames: counts saturate slowly."""
+    """Sum 1-bit frames, whose counts saturate gradually."""
     return whole(light.rng.binomial(255, 1 - np.exp(-light.photons / 255)), "uint8"), 1.0
 
 
@@ -236,7 +236,7 @@ def gamma(light: Light, setup: np.random.Generator) -> tuple[Array, float]:
 
 
 def mixed(light: Light, setup: np.random.Generator) -> tuple[Array, float]:
-    """Two channels frame by frame."""
+    """Interleave two channels frame by frame."""
     other = Light(np.roll(light.photons, 40, 1) * setup.uniform(0.3, 1.0), light.rng)
     gain, ratio = float(setup.uniform(10, 60)), float(setup.uniform(2, 5))
     frames = 100 + gain * light.counts()
@@ -267,7 +267,7 @@ def voltage(light: Light, setup: np.random.Generator) -> tuple[Array, float]:
 
 
 def background(light: Light, setup: np.random.Generator) -> tuple[Array, float]:
-    """A level subtracted, and what was below it clipped."""
+    """Subtract a level, and clip what was below it."""
     gain = float(setup.uniform(10, 100))
     level = float(np.quantile(light.photons, setup.uniform(0.2, 0.7)))
     return whole(np.maximum(gain * (light.counts() + light.normal(0.3) - level), 0)), gain
@@ -327,7 +327,7 @@ DISHONEST: dict[str, tuple[Scene, Detector]] = {
 
 
 def draw(name: str, seed: int) -> tuple[Array, Array, float]:
-    """A movie, the same light seen once more, and the gain of its noise [ADU per photon]; 0 where it has none."""
+    """Return a movie, a second one of the same light, and the gain of the noise [ADU per photon], 0 if it has none."""
     scene, detector = (HONEST | DISHONEST)[name]
     key = [seed, *name.encode()]
     photons = scene(np.random.default_rng(key))
@@ -338,7 +338,7 @@ def draw(name: str, seed: int) -> tuple[Array, Array, float]:
 
 
 def parts(again: Array) -> list[npt.NDArray[np.bool_]]:
-    """Deciles of brightness, 16 regions and 4 quarters of a movie, by what does not share its noise."""
+    """Return deciles of brightness, 16 regions and 4 quarters of a movie, from data with independent noise."""
     mean = np.broadcast_to(again.astype(np.float64).mean(0), again.shape)
     edges = np.quantile(mean[0], np.linspace(0, 1, 11)[1:-1])
     decile = np.searchsorted(edges, mean)
@@ -350,9 +350,9 @@ def parts(again: Array) -> list[npt.NDArray[np.bool_]]:
 
 
 def added(movie: Array, again: Array, stored: Array, step: float) -> float:
-    """The largest variance that storage adds in any part, in units of step^2/12 of the noise that is there.
+    """Return the largest variance that storage adds in any part, in units of step^2/12 of the true noise there.
 
-    A whole count more of noise is not to be had back: 1/12 of a squared count is no loss.
+    Rounding to whole counts cannot be avoided, so 1/12 of a squared count is not counted as loss.
     """
     error = (stored.astype(np.float64) - movie) ** 2
     noise = (movie.astype(np.float64) - again) ** 2 / 2
@@ -363,7 +363,7 @@ def added(movie: Array, again: Array, stored: Array, step: float) -> float:
 
 
 def judge(name: str, seed: int, step: float = 0.5) -> tuple[Calibration, str, float, float]:
-    """Calibration, profile, added variance and relative error of the gain of one movie."""
+    """Return calibration, profile, added variance and relative error of the gain of one movie."""
     movie, again, gain = draw(name, seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -1,10 +1,10 @@
-"""Memory of storing a movie that is longer than memory, piece by piece. Prints one table. Linux only (reads /proc).
+"""Memory needed to store a movie larger than memory. Prints one table. Linux only (reads /proc).
 
     python benchmarks/endurance.py --gigabytes 50
 
-The movie is made as it is read, and the store counts the bytes that it is given and lets them go: neither takes disk
-space, and what is measured is this package. Anonymous memory is looked at all the time; the table has its peak in each
-tenth of the movie, above what the process had before, with its imports done and the movie's frames made.
+The movie is generated as it is read, and the store counts the bytes and discards them. Neither takes disk space, so the
+benchmark measures only this package. The table has the peak of anonymous memory in each tenth of the movie, relative
+to the process after all imports and with the movie's frames generated.
 
 Needs scipy (in the ``dev`` extra).
 """
@@ -25,7 +25,7 @@ from zarr.storage import MemoryStore
 
 from dj_photon_codecs import write_movie
 
-#: Different frames in the movie: it repeats them.
+#: Number of different frames, which the movie repeats.
 _DIFFERENT = 64
 
 #: Rows of the table.
@@ -34,14 +34,14 @@ _PARTS = 10
 
 @dataclass
 class Part:
-    """One row: where memory and time stood while this part of the movie was read and stored."""
+    """A row: memory and time while this part of the movie was read and stored."""
 
     began: float = 0.0
     peak: int = 0
 
 
 class LongMovie:
-    """A movie of any length in little memory."""
+    """A movie of any length that takes little memory."""
 
     def __init__(self, frames: int, size: int) -> None:
         self.shape, self.dtype = (frames, size, size), np.dtype(np.uint16)
@@ -50,7 +50,7 @@ class LongMovie:
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the whole movie."""
+        """Size of the whole movie [bytes]."""
         return int(np.prod(self.shape)) * self.dtype.itemsize
 
     def __getitem__(self, frames: slice) -> npt.NDArray[np.uint16]:
@@ -59,7 +59,7 @@ class LongMovie:
 
 
 class CountingStore(MemoryStore):
-    """A store that counts the bytes of its objects; it keeps the metadata, and the first object to read back."""
+    """A store that counts bytes, and keeps only the metadata and the first object, which is read back."""
 
     def __init__(self, movie: LongMovie) -> None:
         super().__init__()
@@ -68,19 +68,19 @@ class CountingStore(MemoryStore):
         self._movie = movie
 
     async def set(self, key: str, value: Any, byte_range: Any = None) -> None:
-        """Count chunks; keep the first of them and what is no chunk."""
+        """Count chunks; keep the first chunk and everything else."""
         if not key.startswith("c/") or key == "c/0/0/0":
             await super().set(key, value, byte_range)
         if not key.startswith("c/"):
             return
         self.stored += len(value)
-        # objects come in order, and only one is under way while the movie is read on
+        # objects come in order, one at a time
         while len(self.parts) < min(_PARTS, 1 + self._movie.read_up_to * _PARTS // self._movie.shape[0]):
             self.parts.append(Part(time.perf_counter()))
 
 
 def store(movie: LongMovie, profile: str) -> tuple[CountingStore, int, float]:
-    """Store a movie; gives the store with the parts, the memory before and the time of the end."""
+    """Store a movie; return the store with the parts, the memory before and the time at the end."""
     first, _ = simulate(REGIMES[3], 64, 128, np.random.default_rng(1))
     write_movie(MemoryStore(), first, profile=profile, progress=False)  # what is imported is not the movie's memory
     before, done = status()["RssAnon"], threading.Event()
@@ -101,7 +101,7 @@ def store(movie: LongMovie, profile: str) -> tuple[CountingStore, int, float]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gigabytes", type=float, default=50, help="size of the movie, uint16")
     parser.add_argument("--size", type=int, default=512, help="height and width of a frame")

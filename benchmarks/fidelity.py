@@ -1,9 +1,9 @@
-"""What each step of quantisation saves, and what it changes. Prints tables, and draws the pictures of the page.
+"""What each quantisation step saves and changes. Prints the tables and draws the pictures of the fidelity page.
 
     python benchmarks/fidelity.py
 
-First bias and added variance of single counts, summed over the Poisson law. Then recordings with a known truth, raw
-and stored: size, counts, motion, traces, cells and spikes, beside the same scenes with other noise.
+First bias and added variance of single counts, summed over the Poisson distribution. Then recordings with known truth,
+raw and stored: size, counts, motion, traces, cells and spikes, compared with the same scenes and new noise.
 """
 
 from __future__ import annotations
@@ -37,18 +37,18 @@ PEDESTALS, READ_NOISES = (0.0, 10.0, 157.0), (0.0, 0.5)
 NAMES = ("photon_counting", "two_photon_raster", "one_photon_miniscope")
 DARK, BRIGHT = np.geomspace(0.01, 1, 150), np.geomspace(1, 300, 400)[1:]
 
-#: Where the pictures of the documentation are.
+#: Folder of the documentation's pictures.
 PICTURES = Path(__file__).parents[1] / "docs" / "explanation" / "img"
 
 
 def worst(values: Any, photons: Any) -> str:
-    """The value furthest from 0, and where."""
+    """Return the value furthest from 0, and its place."""
     index = int(np.abs(values).argmax())
     return f"{values[index]:+.3f} at {photons[index]:.2g}"
 
 
 def exact_table(step: float, gains: list[float]) -> str:
-    """Largest bias at any intensity below and above 1 photon, and the variance added above 10."""
+    """Return the largest bias below and above 1 photon, and the variance added above 10 photons."""
     rows = []
     for gain in gains:
         for read_noise in READ_NOISES:
@@ -76,14 +76,14 @@ def exact_table(step: float, gains: list[float]) -> str:
 
 
 def without_dither(photons: Any, gain: float, pedestal: float, read_noise: float, step: float) -> ExactErrors:
-    """The errors at fixed edges, as a raw movie has them in the ``portable`` profile."""
+    """Return the errors with fixed edges, as in the ``portable`` profile."""
     codec = AnscombeTransformV2(pedestal - gain * read_noise**2, gain, encoded_dtype="int32", step=step)
     sensor = {"conversion_gain": gain, "pedestal": pedestal, "read_noise": read_noise}
     return exact_errors(photons, **sensor, stored=lambda counts: codec.decode(codec.encode(counts)))
 
 
 def plain_table(step: float, gains: list[float]) -> str:
-    """Largest bias without dither at the worst of the pedestals."""
+    """Return the largest bias without dither, at the worst pedestal."""
     rows = []
     for gain in gains:
         for read_noise in READ_NOISES:
@@ -99,7 +99,7 @@ def plain_table(step: float, gains: list[float]) -> str:
 
 
 def draw_exact(path: Path) -> None:
-    """Bias and added variance by intensity: four sensors at the default step, and four steps of one sensor."""
+    """Draw bias and added variance by intensity: four sensors at the default step, and four steps of one sensor."""
     photons = np.geomspace(0.05, 300, 700)
     figure = Figure(figsize=(11, 7), layout="constrained")
     axes = figure.subplots(2, 2, sharex=True)
@@ -134,7 +134,7 @@ def draw_exact(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Recorded:
-    """A recording, its reports by step, and what it is called."""
+    """A recording, its reports by step, and its name."""
 
     name: str
     photons: float
@@ -143,7 +143,7 @@ class Recorded:
 
 
 def measure(name: str, size: int, frames: int, redraws: int, seed: int) -> Recorded:
-    """Simulate, store at each step, compare."""
+    """Simulate a recording, store it at each step, and compare."""
     spec: Spec = presets.PRESETS[name](seed=seed, height_px=size, width_px=size, n_frames=frames)
     stage = spec.steps[-2].kind
     recording = simulate(spec.model_copy(update={"output": Output(snapshots=(stage,))}))
@@ -163,7 +163,7 @@ def measure(name: str, size: int, frames: int, redraws: int, seed: int) -> Recor
 
 
 def expected_counts(recording: Recording, stage: str) -> Any:
-    """What each pixel's count would be without noise [ADU], from the light that reaches the sensor."""
+    """Return the noise-free count of each pixel [ADU], from the light that reaches the sensor."""
     assert isinstance(recording.spec, Spec)
     sensor = recording.spec.sensor
     slope = np.float32(sensor.conversion_gain_adu * sensor.quantum_efficiency)
@@ -171,10 +171,10 @@ def expected_counts(recording: Recording, stage: str) -> Any:
 
 
 def counts_rows(recorded: Recorded) -> list[list[str]]:
-    """Size and errors of the counts, by step."""
+    """Tabulate size and errors of the counts by step."""
     rows = []
     for step, report in recorded.counts.items():
-        # Every bin counts with its pixels, as everything that is measured in the movie does.
+        # weight every bin by its number of pixels
         bins = [each for each in report.bins if each.inflation is not None and each.photons > 1]
         pixels = max(1, sum(each.pixels for each in bins))
         added = sum(each.pixels * (each.inflation or 0.0) for each in bins) / pixels
@@ -203,7 +203,7 @@ def counts_rows(recorded: Recorded) -> list[list[str]]:
 
 
 def science_rows(recorded: Recorded) -> list[list[str]]:
-    """Changes of the results by step, and with other noise."""
+    """Tabulate changes of the results by step, and with new noise."""
     rows = []
     first = next(iter(recorded.science.values()))
     changes = [(f"{step:g}", report.change, report.stored) for step, report in recorded.science.items()]
@@ -233,7 +233,7 @@ def science_rows(recorded: Recorded) -> list[list[str]]:
 
 
 def _truths(scores: Any) -> list[str]:
-    """Recall and precision of cells and spikes."""
+    """Tabulate recall and precision of cells and spikes."""
     return [
         f"{scores.recall:.2f} {scores.precision:.2f}",
         f"{scores.spike_recall:.3f} {scores.spike_precision:.3f}",
@@ -241,7 +241,7 @@ def _truths(scores: Any) -> list[str]:
 
 
 def draw_science(recordings: list[Recorded], path: Path) -> None:
-    """Changes by step; dashed lines and bands: the same with other noise."""
+    """Draw changes by step; dashed lines and bands show new noise."""
     figure = Figure(figsize=(12, 7), layout="constrained")
     axes = figure.subplots(2, 3).ravel()
     for number, recorded in enumerate(recordings):
@@ -296,7 +296,7 @@ def _noise(axis: Any, values: list[Any], color: str) -> None:
 
 
 def main() -> None:
-    """Measure, print, draw."""
+    """Measure, print and draw."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=600)
     parser.add_argument("--size", type=int, default=192, help="height and width of a frame")

@@ -1,4 +1,4 @@
-"""The pictures of the user guide and of the README, from small recordings: a real one, and some whose truth is known.
+"""Draw the pictures of the user guide and the README, from a small real recording and simulated ones.
 
 python benchmarks/figures.py --pictures docs/guide/img
 """
@@ -24,35 +24,35 @@ from dj_photon_codecs import AnscombeTransformV2, PhotonArray, calibrate, open_s
 from dj_photon_codecs.simulation import Spec, presets, simulate
 from dj_photon_codecs.viz.axes import draw_transfer_curve
 
-#: Pictures are of the same width as the text, so that their letters are of its size on a screen.
+#: Pictures are as wide as the text, so that their letters have the same size on a screen.
 _WIDTH = 7.4
 _RAW, _STORED = "0.45", "C0"
 
-#: A real two-photon recording; its origin is told beside it.
+#: A real two-photon recording; its origin is in the file beside it.
 _RECORDING = Path(__file__).parents[1] / "examples" / "data" / "fmi_two_photon.tif"
 
 
 @dataclass(frozen=True)
 class Scale:
-    """How large the recordings are, and how many counts a mean is of."""
+    """Sizes of the recordings, and the number of counts in a mean."""
 
     size: int
     frames: int
     draws: int
 
     def spec(self) -> Spec:
-        """The recording that is drawn."""
+        """Return the recording to draw."""
         return presets.two_photon_raster(seed=1, height_px=self.size, width_px=self.size, n_frames=self.frames)
 
 
 def coded(counts: Any, gain: float, zero_level: float, step: float = 0.5) -> Any:
-    """Counts as they come back, each at a place of its own."""
+    """Return counts as they are read, each at its own position."""
     codec = AnscombeTransformV2(zero_level, gain, encoded_dtype="uint16", step=step, dither="position")
     return codec.decode(codec.encode(counts))
 
 
 def transform(folder: Path, scale: Scale) -> None:
-    """Counts to codes, the step beside the noise, and what the dither does to a mean."""
+    """Draw codes by count, the step compared with the noise, and the effect of dither on a mean."""
     gain, zero = 30.0, 100.0
     photons = np.linspace(0, 60, 600)
     counts = zero + gain * photons
@@ -93,7 +93,7 @@ def transform(folder: Path, scale: Scale) -> None:
 
 
 class FixedEdges:
-    """The transform at fixed edges, as the portable profile rounds raw counts."""
+    """The transform with fixed edges, as the portable profile rounds raw counts."""
 
     def __init__(self, gain: float, zero_level: float) -> None:
         from dj_photon_codecs import AnscombeTransformV2
@@ -101,12 +101,12 @@ class FixedEdges:
         self._codec = AnscombeTransformV2(zero_level=zero_level, conversion_gain=gain, encoded_dtype="uint16")
 
     def __call__(self, counts: Any) -> Any:
-        """Counts as they come back."""
+        """Return counts as they are read."""
         return self._codec.decode(self._codec.encode(counts))
 
 
 def transfer_curves(folder: Path, scale: Scale) -> None:
-    """Photon transfer curves: a good one, one with a saturated end, one that is not of raw counts."""
+    """Draw photon transfer curves: a good one, one with saturation, and one of processed data."""
     spec = scale.spec()
     recorded = np.asarray(simulate(spec).observed)
     rng = np.random.default_rng(0)
@@ -128,7 +128,7 @@ def transfer_curves(folder: Path, scale: Scale) -> None:
 
 
 def raw_and_stored(folder: Path, scale: Scale) -> None:
-    """A frame of a real recording, what comes back, the difference in units of the noise, and a cell's trace."""
+    """Draw a frame of a real recording, the stored frame, their difference in units of noise, and a cell's trace."""
     with open_source(_RECORDING) as movie:
         raw = np.asarray(movie[: scale.frames])
     with tempfile.TemporaryDirectory() as place:
@@ -137,7 +137,7 @@ def raw_and_stored(folder: Path, scale: Scale) -> None:
 
 
 def draw_raw_and_stored(raw: Any, stored: PhotonArray, picture: Path) -> None:
-    """The four panels of :func:`raw_and_stored`."""
+    """Draw the four panels of :func:`raw_and_stored`."""
     noise, back = stored.calibration, np.asarray(stored[:])
     activity = raw.astype(float).std(0) / np.sqrt(noise.storage_noise.variance(raw.mean(0)))
     activity = sum(np.roll(activity, (i, j), (0, 1)) for i in range(-3, 4) for j in range(-3, 4))
@@ -180,7 +180,7 @@ def draw_raw_and_stored(raw: Any, stored: PhotonArray, picture: Path) -> None:
 
 
 def card(folder: Path, scale: Scale) -> None:
-    """What a notebook shows of a movie, on a light page and on a dark one; by a browser, where there is one."""
+    """Take screenshots of a movie's notebook card, light and dark, if there is a browser."""
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         print("card.png is left as it is: there is no chromium to draw it")
@@ -202,7 +202,7 @@ def card(folder: Path, scale: Scale) -> None:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write a picture on white, which is readable on pages of any colour."""
+    """Save a picture on white, so that it is readable on pages of any colour."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=130, facecolor="white", pil_kwargs={"optimize": True})
     plt.close(figure)
@@ -210,7 +210,7 @@ def save(figure: Any, path: Path) -> None:
 
 
 def main() -> None:
-    """Draw them all."""
+    """Draw all pictures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pictures", type=Path, default=Path(__file__).parents[1] / "docs" / "guide" / "img")
     parser.add_argument("--size", type=int, default=128, help="pixels of a side")

@@ -1,4 +1,4 @@
-"""What the size of inner chunks and of shards costs. Prints two tables, which decide the numbers of the layout.
+"""Speed and size for several chunk and shard sizes. Prints the two tables that the layout's numbers come from.
 
     python benchmarks/layout.py
 
@@ -28,7 +28,7 @@ from common import REGIMES, Counts, machine, seconds, simulate, table
 from dj_photon_codecs import Calibration, open_movie, write_movie
 from dj_photon_codecs.storage import layout
 
-#: An hour at 30 Hz.
+#: Frames in an hour at 30 Hz.
 _HOUR_FRAMES = 30 * 3600
 
 _RANDOM_FRAMES = 30
@@ -36,7 +36,7 @@ _RANDOM_FRAMES = 30
 
 @dataclass
 class Setting:
-    """A chunk and shard size, and what was measured with it."""
+    """A chunk and shard size, and its measurements."""
 
     chunk_pixels: int
     shard_bytes: int
@@ -65,7 +65,7 @@ class Setting:
             self.random.append(seconds(getitem, movie, i))
 
     def cells(self, megabytes: float) -> list[str]:
-        """The columns that both tables have."""
+        """Return the columns that both tables have."""
         return [
             f"{1e3 * statistics.median(self.random):.1f}",
             f"{self.ratio:.3f}",
@@ -79,7 +79,7 @@ _HEAD = ("random frame [ms]", "ratio", "write [MB/s]", "read [MB/s]", "objects a
 
 
 def write_and_sync(folder: Path, keys: list[str]) -> None:
-    """Write objects as an acquisition does: each, and its folders, are on the disk before the next."""
+    """Write objects like an acquisition: each object and its folders are on disk before the next one."""
     synced: set[Path] = set()
     for path in (folder / key for key in keys):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -94,7 +94,7 @@ def write_and_sync(folder: Path, keys: list[str]) -> None:
 
 
 def compare_keys(folder: Path, objects: int) -> list[list[str]]:
-    """A row for each way to name objects: time to write one, to list and to remove all, and bytes of folders."""
+    """Return a row for each way to name objects: time to write one, to list and remove all, and bytes of folders."""
     rows = []
     for name, key in (("c/12/0/0", "c/{}/0/0"), ("c.12.0.0", "c.{}.0.0")):
         place = folder / name.replace("/", "_")
@@ -109,7 +109,7 @@ def compare_keys(folder: Path, objects: int) -> list[list[str]]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--frames", type=int, default=576)
     parser.add_argument("--size", type=int, default=512, help="height and width of a frame")

@@ -1,10 +1,10 @@
-"""Peak memory of storing a memory-mapped movie, and one in memory. Prints one table. Linux only (reads /proc).
+"""Peak memory while storing a memory-mapped movie, and one in memory. Prints one table. Linux only (reads /proc).
 
     python benchmarks/memory.py
 
-Each movie is stored by a process of its own. Resident memory (RSS) counts the pages of a mapped file that the process
-has touched and the kernel may drop at any time; anonymous memory does not. Both are given above what the process
-had before it stored, with its imports done and, for the movie in memory, the movie made.
+A separate process stores each movie. Resident memory (RSS) includes pages of the mapped file that the kernel may drop
+at any time; anonymous memory does not. Both are relative to the process before storing, after all imports and, for the
+movie in memory, with the movie generated.
 
 Needs scipy (in the ``dev`` extra).
 """
@@ -28,18 +28,18 @@ from dj_photon_codecs import write_movie
 
 _MAPPED, _IN_MEMORY = "memory map, uint16", "in memory, int64"
 
-#: Different frames in the movie: it repeats them.
+#: Number of different frames, which the movie repeats.
 _DIFFERENT = 64
 
 
 def status() -> dict[str, int]:
-    """Memory of this process in bytes, by the kernel's names."""
+    """Return the memory of this process by the kernel's names [bytes]."""
     text = Path("/proc/self/status").read_text(encoding="ascii")
     return {name: 1024 * int(size) for name, size in re.findall(r"(\w+):\s+(\d+) kB", text)}
 
 
 class PeakAnonymous:
-    """Highest anonymous memory while the context is open, looked at every few milliseconds."""
+    """Highest anonymous memory inside the context, sampled every few milliseconds."""
 
     def __enter__(self) -> PeakAnonymous:
         self.bytes = 0
@@ -58,9 +58,9 @@ class PeakAnonymous:
 
 
 def store(path: Path, kind: str, profile: str, frames: int, size: int) -> None:
-    """What the child does: store the movie, and print what that took as JSON."""
+    """Store the movie in the child process, and print the measurements as JSON."""
     shape = (frames, size, size)
-    # what is imported on the way is not the movie's memory
+    # modules imported later are not the movie's memory
     first, _ = simulate(REGIMES[3], 64, 128, np.random.default_rng(1))
     write_movie(path.with_suffix(".first"), first, profile=profile, progress=False)
     movie: npt.NDArray[np.integer]
@@ -89,7 +89,7 @@ def store(path: Path, kind: str, profile: str, frames: int, size: int) -> None:
 
 
 def measure(kind: str, profile: str, frames: int, size: int, folder: str | None) -> list[str]:
-    """One row: write the file, have a child store it."""
+    """Write the file, let a child process store it, and return a row."""
     different, _ = simulate(REGIMES[3], min(frames, _DIFFERENT), size, np.random.default_rng(0))
     with tempfile.TemporaryDirectory(dir=folder) as name:
         path = Path(name) / "movie.raw"
@@ -109,7 +109,7 @@ def measure(kind: str, profile: str, frames: int, size: int, folder: str | None)
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mapped-frames", type=int, default=6000, help="frames of the memory-mapped uint16 movie")
     parser.add_argument("--memory-frames", type=int, default=1000, help="frames of the int64 movie in memory")

@@ -1,7 +1,6 @@
-"""The ways of storing a movie that ``comparison.py`` measures.
+"""The methods of storing a movie that ``comparison.py`` measures.
 
-Whatever a way needs is imported by the process that goes it: PYMECompress has an environment of its own, without this
-package.
+Each method imports what it needs in its own process: PYMECompress runs in an environment without this package.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ import numpy.typing as npt
 
 Counts = npt.NDArray[np.uint16]
 
-#: Frames in a chunk of the peers that have no shards: as the documentation of anscombe-transform has it.
+#: Frames in a chunk for peers without shards, as in the documentation of anscombe-transform.
 _CHUNK_FRAMES = 100
 
 
@@ -36,20 +35,20 @@ class Noise(NamedTuple):
 
 @dataclass(frozen=True)
 class Method:
-    """One way of storing a movie.
+    """A method of storing a movie.
 
     Attributes
     ----------
     name
-        As the tables call it.
+        Name in the tables.
     write
         Stores counts of known noise in a folder, or under a URL.
     open
-        Gives what is indexed: ``[...]`` is all counts, ``[i]`` a frame.
+        Returns an object to index: ``[...]`` gives all counts, ``[i]`` a frame.
     keeps
         ``counts`` (lossless), ``codes`` (those of this package, at the default step), or ``own`` (another rounding).
     needs
-        The module without which it is left out.
+        Module that it needs; without it, the method is skipped.
     """
 
     name: str
@@ -60,11 +59,11 @@ class Method:
 
     @property
     def ours(self) -> bool:
-        """Whether it is one of this package."""
+        """Whether it is this package's."""
         return self.needs == "dj_photon_codecs"
 
     def missing(self) -> str:
-        """Why it cannot be used here, or nothing."""
+        """Return why it cannot be used here, or an empty string."""
         try:
             importlib.import_module(self.needs)
         except ImportError as error:
@@ -189,7 +188,7 @@ def _hdf5() -> Method:
 
 
 def _tiff() -> Method:
-    """An uncompressed stack, which most rigs leave."""
+    """Write an uncompressed TIFF stack, as most rigs do."""
 
     def write(place: str, counts: Counts, noise: Noise) -> None:
         import tifffile
@@ -204,7 +203,7 @@ def _tiff() -> Method:
 
 
 class TiffStack:
-    """A TIFF file that is indexed as the others are."""
+    """A TIFF file with the indexing of the other methods."""
 
     def __init__(self, path: str) -> None:
         import tifffile
@@ -221,7 +220,7 @@ Decode = Callable[[bytes, tuple[int, int], Noise], npt.NDArray[Any]]
 
 
 def _cores() -> int:
-    """The cores that this process may use; n_cores() of the package is not there in every environment."""
+    """Return the number of cores that this process may use; not every environment has the package's n_cores()."""
     if sys.platform == "linux":
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -230,7 +229,7 @@ def _cores() -> int:
 def _framewise(
     name: str, coder: Callable[[], tuple[Encode, Decode]], keeps: Any, needs: str, threads: int | None = None
 ) -> Method:
-    """Frames coded one by one, behind each other in one file, by as many threads as there are cores."""
+    """Encode frames separately, on all cores, and write them to one file."""
 
     def write(place: str, counts: Counts, noise: Noise) -> None:
         encode, ends = coder()[0], [0]
@@ -251,7 +250,7 @@ def _framewise(
 
 
 class FrameFile:
-    """A file of frames that were coded one by one."""
+    """A file of separately encoded frames."""
 
     def __init__(self, place: str, decode: Decode, threads: int | None) -> None:
         self._bytes = np.memmap(Path(place, "frames"), np.uint8, "r")
@@ -302,7 +301,7 @@ def _pymecompress_default() -> tuple[Encode, Decode]:
 
 
 def _pymecompress_equal() -> tuple[Encode, Decode]:
-    """Steps of half a noise standard deviation, rounded here: its own way of scaling them does not come back right."""
+    """Round to steps of half a noise standard deviation here: the format's own scaling does not decode correctly."""
     from pymecompress.bcl import huffman_compress_buffer, huffman_decompress_buffer
 
     def encode(frame: npt.NDArray[Any], noise: Noise) -> Any:
@@ -317,7 +316,7 @@ def _pymecompress_equal() -> tuple[Encode, Decode]:
 
 @functools.cache
 def _roots(noise: Noise) -> tuple[npt.NDArray[np.uint8], Counts]:
-    """The code of every count, equal steps of its square root, and the count of every code."""
+    """Return the code of every count (equal steps of its square root), and the count of every code."""
     step = noise.gain**0.5 / 4
     codes = np.rint(np.sqrt(np.maximum(np.arange(65536) - noise.zero_level, 0)) / step)
     counts = np.rint((np.arange(256) * step) ** 2 + noise.zero_level)
@@ -340,8 +339,8 @@ _ALL = (
     _framewise("JPEG XL, effort 2", _jpegxl, "counts", "imagecodecs"),
 )
 
-#: The ways by name; those of this package come first.
+#: The methods by name, this package's first.
 METHODS = {method.name: method for method in _ALL}
 
-#: Those that are compared on an object store.
+#: The methods compared on an object store.
 ON_S3 = ("standard", "dense", "zarr, anscombe-transform 1.0.0", "zarr, Blosc zstd-5 bitshuffle")

@@ -1,4 +1,4 @@
-"""The results of ``comparison.py`` as Markdown, and into the pages, each between its two markers."""
+"""Format the results of ``comparison.py`` as Markdown, and insert them into the pages between their markers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Record = dict[str, Any]
 _PERFORMANCE = "docs/explanation/performance.md"
 _CODER = "docs/explanation/entropy-coder.md"
 
-#: Where each region stands.
+#: The page of each region.
 _PAGES = {
     "table": "README.md",
     "folder": _PERFORMANCE,
@@ -28,7 +28,7 @@ _PAGES = {
 
 
 def tables(results: dict[str, Any]) -> dict[str, str]:
-    """The text of every region whose part was measured."""
+    """Return the text of every region whose part was measured."""
     found = {}
     for region, part, text in (
         ("table", "folder", _readme),
@@ -46,7 +46,7 @@ def tables(results: dict[str, Any]) -> dict[str, str]:
 
 
 def write(root: Path, results: dict[str, Any]) -> None:
-    """Put every region into its page."""
+    """Write every region into its page."""
     for region, text in tables(results).items():
         _put(root / _PAGES[region], region, text)
 
@@ -61,17 +61,17 @@ def _put(page: Path, region: str, text: str) -> None:
 
 
 def short(regime: str) -> str:
-    """A regime without its zero level, a recording without its name."""
+    """Shorten the label of a regime or a recording."""
     return regime.partition(", zero")[0].partition(" recording")[0]
 
 
 def speed(record: Record, key: str) -> float:
-    """Best speed [MB/s of counts]."""
+    """Return the best speed [MB/s of counts]."""
     return float(record["bytes"] / 1e6 / min(record[f"{key} [s]"]))
 
 
 def _shown(name: str) -> str:
-    """A method's name; profiles are code."""
+    """Format a method's name; profiles become code."""
     return name if " " in name or name[0].isupper() else f"`{name}`"
 
 
@@ -88,7 +88,7 @@ def _regimes(records: Iterable[Record]) -> list[str]:
 
 
 def _bold_best(rows: list[list[str]], columns: Sequence[int], largest: bool = True) -> None:
-    """Mark the best of some columns."""
+    """Mark the best value of some columns."""
     for column in columns:
         values = [float(row[column]) if re.fullmatch(r"[\d.]+", row[column]) else None for row in rows]
         known = [value for value in values if value is not None]
@@ -99,7 +99,7 @@ def _bold_best(rows: list[list[str]], columns: Sequence[int], largest: bool = Tr
 
 
 def _timed_cells(record: Record) -> list[str]:
-    """Write, read, random frame, frame by frame, memory of writing and of reading."""
+    """Return the columns: write, read, random frame, frame by frame, memory to write and to read."""
     return [
         f"{speed(record, 'write'):.0f}",
         f"{speed(record, 'read'):.0f}",
@@ -116,7 +116,7 @@ def _wrong(record: Record) -> str:
 
 
 def _folder(part: Record) -> str:
-    """A table for each regime."""
+    """Format a table for each regime."""
     head = (
         "stored with",
         "times smaller",
@@ -157,7 +157,7 @@ def _folder(part: Record) -> str:
     return "\n\n".join(texts)
 
 
-#: Rows of the README: what people choose between.
+#: Rows of the README's table: what people choose between.
 _CHOICE = (
     "standard",
     "dense",
@@ -170,7 +170,7 @@ _CHOICE = (
 
 
 def _readme(part: Record) -> str:
-    """Sizes of the first movie and the last, the speeds of the first, the worst error of all."""
+    """Tabulate the sizes of the first and last movie, the speeds of the first, and the worst error of all."""
     records, movies = part["records"], _regimes(part["records"])
     of = {(record["method"], record["regime"]): record for record in records if "crashed" not in record}
     shown = list(dict.fromkeys((movies[0], movies[-1])))
@@ -196,7 +196,7 @@ def _readme(part: Record) -> str:
 
 
 def _cores(part: Record, folder: Record) -> str:
-    """One core beside all of them, which the runs in a folder had."""
+    """Tabulate one core and all cores side by side."""
     head = ["stored with"]
     head += [f"{way}, {cores}" for way in ("write", "read") for cores in ("1 core", "2 cores", "factor")]
     regime = part["records"][0]["regime"]
@@ -262,7 +262,7 @@ def _growth(part: Record) -> str:
 
 
 def _coders(part: Record) -> str:
-    """Ratios with their share of the limit, and speeds."""
+    """Tabulate ratios, their share of the limit, and speeds."""
     regimes = _regimes(part["records"])
     of = {(record["coder"], record["regime"]): record for record in part["records"]}
     coders = list(dict.fromkeys(record["coder"] for record in part["records"]))
@@ -298,7 +298,7 @@ def _coders(part: Record) -> str:
 
 
 def _scaling(part: Record) -> str:
-    """Our coder on one thread and two, and by chunk length."""
+    """Tabulate our coder on one and two threads, and by chunk length."""
     ours = [record for record in part["records"] if "share by chunk frames" in record]
     lengths = list(ours[0]["share by chunk frames"])
     head = ["regime", *(f"{way}, {column}" for way in ("encode", "decode") for column in ("1", "2", "factor"))]

@@ -1,4 +1,4 @@
-"""The pictures of ``comparison.py``: size against speed, an object store, and growing movies."""
+"""Draw the pictures of ``comparison.py``: size against speed, an object store, and growing movies."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ Record = dict[str, Any]
 
 _WIDTH = 8.4
 
-#: Share of wrong counts from which a method is crossed out.
+#: A method with more than this fraction of wrong counts is crossed out.
 _WRONG = 0.001
 
-#: Of this package blue; rounded by others orange; lossless grey. One marker each within a colour.
+#: Blue for this package, orange for other lossy methods, grey for lossless; one marker each within a colour.
 _MARKERS = "osD^vPX*h"
 
 
 def _style(name: str) -> tuple[str, str]:
-    """Colour and marker of a method."""
+    """Return the colour and marker of a method."""
     method = METHODS[name]
     colour = "C0" if method.ours else "C1" if method.keeps == "own" else "0.45"
     alike = [n for n, m in METHODS.items() if (m.ours, m.keeps == "own") == (method.ours, method.keeps == "own")]
@@ -36,14 +36,14 @@ def _style(name: str) -> tuple[str, str]:
 
 
 def _plain_ticks(axis: Any) -> None:
-    """Numbers such as 50, 100 and 200 on a logarithmic axis, in place of powers of ten."""
+    """Label a logarithmic axis with numbers such as 50, 100 and 200 instead of powers of ten."""
     axis.set_major_locator(LogLocator(subs=(1, 3)))
     axis.set_major_formatter("{x:g}")
     axis.set_minor_formatter(NullFormatter())
 
 
 def size_and_speed(path: Path, part: Record) -> None:
-    """Times smaller against speed, for each regime, writing and reading; crosses mark wrong counts."""
+    """Draw compression ratio against speed for each regime, writing and reading; crosses mark wrong counts."""
     records = [record for record in part["records"] if "crashed" not in record]
     regimes = list(dict.fromkeys(record["regime"] for record in records))
     figure, grid = plt.subplots(
@@ -74,7 +74,7 @@ def size_and_speed(path: Path, part: Record) -> None:
 
 
 def object_store(path: Path, part: Record) -> None:
-    """Seconds and requests of each way on S3."""
+    """Draw seconds and requests of each method on S3."""
     panels = (
         ("write", "write all [s]"),
         ("read", "read all [s]"),
@@ -96,7 +96,7 @@ def object_store(path: Path, part: Record) -> None:
 
 
 def growth(path: Path, part: Record) -> None:
-    """Time and memory against the length of the movie, on two cores, and on one for one length."""
+    """Draw time and memory against the movie's length, on two cores and, for one length, on one."""
     figure, grid = plt.subplots(1, 4, figsize=(_WIDTH, 3.0), layout="constrained")
     titles = ("write [s]", "read [s]", "memory, writing [MB]", "memory, reading [MB]")
     for axes, key, title in zip(
@@ -131,7 +131,7 @@ def growth(path: Path, part: Record) -> None:
 
 
 def draw(folder: Path, results: dict[str, Any]) -> None:
-    """Draw what was measured."""
+    """Draw everything that was measured."""
     for part, draw_part, name in (
         ("folder", size_and_speed, "size-and-speed"),
         ("s3", object_store, "object-store"),

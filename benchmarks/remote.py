@@ -1,4 +1,4 @@
-"""An S3 service in a process of its own, which answers late and counts what it is asked."""
+"""An S3 service in its own process, which delays its answers and counts requests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEY = "testing"
 
 
 class Service:
-    """The parent's end: where the service is, and what it was asked."""
+    """The parent's end: address and request count of the service."""
 
     def __init__(self, child: subprocess.Popen[str]) -> None:
         self._child = child
@@ -33,7 +33,7 @@ class Service:
         return self._child.stdout.readline()
 
     def requests(self) -> int:
-        """How many requests there were since the last call."""
+        """Return the number of requests since the last call."""
         assert self._child.stdin is not None
         self._child.stdin.write("\n")
         self._child.stdin.flush()
@@ -42,7 +42,7 @@ class Service:
 
 @contextmanager
 def slow_service(latency: float) -> Iterator[Service]:
-    """Run the service that the tests have behind a proxy that holds back each request for ``latency`` seconds."""
+    """Run the service of the tests behind a proxy that delays each request by ``latency`` seconds."""
     command = [sys.executable, __file__, str(latency)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
         try:
@@ -52,7 +52,7 @@ def slow_service(latency: float) -> Iterator[Service]:
 
 
 def main() -> None:
-    """Be the service, until stdin ends."""
+    """Run the service until stdin ends."""
     sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
     warnings.simplefilter("ignore")  # DataJoint has no settings here
     logging.getLogger("werkzeug").setLevel(logging.ERROR)  # a line for each request

@@ -1,4 +1,4 @@
-"""Variance over mean of a recording by brightness, column, line and time: where its noise is not that of photons.
+"""Variance over mean of a recording by brightness, column, line and time, to find noise that is not shot noise.
 
     python benchmarks/residuals.py examples/data/FILE.tif --picture residuals.png
 
@@ -18,7 +18,7 @@ Floats = npt.NDArray[np.float64]
 
 
 def noise(counts: Floats, down: bool) -> tuple[Floats, Floats]:
-    """Variance of neighbouring frames by a second difference, down the columns or along the lines; and the light."""
+    """Return the variance from second differences of frames, down the columns or along the lines, and the light."""
     difference = counts[1:] - counts[:-1]
     if down:
         fine = difference[:, 2:, 1:-1] - 2 * difference[:, 1:-1, 1:-1] + difference[:, :-2, 1:-1]
@@ -28,7 +28,7 @@ def noise(counts: Floats, down: bool) -> tuple[Floats, Floats]:
 
 
 def grouped(variance: Floats, light: Floats, group: Floats, n: int) -> tuple[Floats, Floats]:
-    """Middle and variance over light of ``n`` groups of equal size, by their rank."""
+    """Return centre and variance over mean of ``n`` groups of equal size, sorted by rank."""
     edges = np.quantile(group, np.linspace(0, 1, n + 1)[1:-1])
     index = np.broadcast_to(np.searchsorted(edges, group), variance.shape)
     pairs = [(index == i) for i in range(n)]

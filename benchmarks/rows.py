@@ -1,10 +1,10 @@
-"""What fetching many rows in one call costs. Prints one table.
+"""Time and memory to fetch many rows in one call. Prints one table.
 
     python benchmarks/rows.py
 
-A table of one movie, its row copied ten thousand times, on the PostgreSQL that pip installed and, where there is one
-for root at 127.0.0.1:3306, on MySQL or MariaDB. "JSON alone" reads the same column without making handles. Processor
-time is that of this process, which a busy machine changes less.
+A table of one movie, its row copied ten thousand times, on the PostgreSQL that pip installed and, if root can connect
+at 127.0.0.1:3306, on MySQL or MariaDB. "JSON alone" reads the same column without creating handles. Processor time is
+that of this process, and less sensitive to other work on the machine.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ BATCH = 500
 
 
 def fill(recording: Any, rows: int) -> int:
-    """One movie stored, and its row copied; gives the bytes of a row's JSON."""
+    """Store one movie and copy its row; return the size of a row's JSON [bytes]."""
     movie, _ = simulate(REGIMES[3], 64, 128, np.random.default_rng(0))
     recording.insert1({"recording": 0, "movie": movie})
     [stored] = recording.proj("movie").cursor(as_dict=True)
@@ -46,7 +46,7 @@ def fill(recording: Any, rows: int) -> int:
 
 @contextmanager
 def filled_table(address: dict[str, Any], folder: Path, rows: int) -> Iterator[tuple[Any, int]]:
-    """A table of that many rows in a schema of its own, and the size of a row."""
+    """Create a table with this many rows in its own schema; return it and the size of a row."""
     import datajoint as dj
 
     instance = dj.Instance(**address)
@@ -70,7 +70,7 @@ def filled_table(address: dict[str, Any], folder: Path, rows: int) -> Iterator[t
 
 
 def addresses(stack: ExitStack, folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """The databases there are, by name."""
+    """Yield the available databases by name."""
     import pymysql
 
     from dj_photon_codecs.embedded import embedded_server
@@ -86,7 +86,7 @@ def addresses(stack: ExitStack, folder: Path) -> Iterator[tuple[str, dict[str, A
 
 
 def without_collector(recording: Any) -> Any:
-    """All rows, without Python looking for garbage among the million objects that they are made of."""
+    """Fetch all rows without garbage collection, which would scan millions of objects."""
     gc.disable()
     try:
         return recording.to_dicts()
@@ -102,7 +102,7 @@ FETCHES: dict[str, Callable[[Any], Any]] = {
 
 
 def best(function: Callable[[], Any], repeat: int) -> tuple[float, float]:
-    """Shortest wall time of some runs, and shortest processor time of this process."""
+    """Return the shortest wall time and processor time of several runs."""
     wall, processor = [], []
     for _ in range(repeat):
         before = time.process_time()
@@ -112,7 +112,7 @@ def best(function: Callable[[], Any], repeat: int) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=10_000)
     parser.add_argument("--repeat", type=int, default=5, help="repetitions; the best counts")

@@ -1,9 +1,9 @@
-"""Where the processor's time goes when a movie is stored and read: transform, coder, files, and all the rest.
+"""Processor time of the stages of storing and reading a movie: transform, coder, files, everything else.
 
     python benchmarks/stages.py
 
-The parts are timed by themselves, on the chunks that the movie has; the rest is what storing or reading takes beyond
-their sum: Zarr, checksums, memory for results, copies, Python, and threads that wait for each other.
+Each stage is timed separately, on the movie's own chunks. The rest is the time that storing or reading takes beyond the
+sum of the stages: Zarr, checksums, memory for results, copies, Python, and threads waiting for each other.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from dj_photon_codecs.anscombe.codes import encode as encode_counts
 from dj_photon_codecs.anscombe.tables import LONG_WORK, prepare
 from dj_photon_codecs.entropy import coder
 
-#: Frames of a chunk of 512 x 512.
+#: Frames in a chunk of 512 x 512.
 CHUNK = 16
 
-#: Turns of each measurement.
+#: Repetitions of each measurement.
 REPEAT = 4
 
 
@@ -54,7 +54,7 @@ def main() -> None:
 
 
 def measure(regime: Regime, counts: Counts, profile: str) -> list[list[str]]:
-    """A row for each direction."""
+    """Return a row for each direction."""
     folder = Path(tempfile.mkdtemp())
     noise = Calibration.given(regime.gain, regime.zero_level)
     try:
@@ -91,7 +91,7 @@ def measure(regime: Regime, counts: Counts, profile: str) -> list[list[str]]:
 
 
 def coders(profile: str, inner: Any, sample: Any) -> tuple[Callable[[Any], Any], Callable[[Any], Any]]:
-    """What compresses the codes of a stored movie, and what gives them back."""
+    """Return the functions that compress and decompress the codes of a stored movie."""
     if profile == "dense":
         return coder.encode, lambda payload: coder.decode(payload, sample.shape, sample.dtype)
     config = inner[2].to_dict()["configuration"]
@@ -104,7 +104,7 @@ def coders(profile: str, inner: Any, sample: Any) -> tuple[Callable[[Any], Any],
 
 
 def cpu(work: Callable[[], object]) -> float:
-    """Processor time of a call, of all threads [s]: the shortest of several, as the first meets memory that is new."""
+    """Return the shortest of several processor times of a call, all threads [s]; the first also touches new memory."""
     taken = []
     for _ in range(REPEAT):
         start = time.process_time()
@@ -114,7 +114,7 @@ def cpu(work: Callable[[], object]) -> float:
 
 
 def each(work: Callable[[Any], object], values: Sequence[Any]) -> float:
-    """Processor time of a function on each of several values; what it gives is not kept."""
+    """Return the processor time of a function on several values; its results are dropped."""
 
     def all_of_them() -> None:
         for value in values:
@@ -126,7 +126,7 @@ def each(work: Callable[[Any], object], values: Sequence[Any]) -> float:
 def row(
     regime: Regime, profile: str, direction: str, total: float, parts: tuple[float, float, float], frames: int
 ) -> list[str]:
-    """A line of the table, in milliseconds a frame."""
+    """Format a line of the table, in milliseconds per frame."""
     rest = total - sum(parts)
     shown = [f"{1000 * seconds / frames:.2f}" for seconds in (total, *parts, rest)]
     return [regime.name, profile, direction, *shown, f"{100 * rest / total:.0f}"]

@@ -1,9 +1,9 @@
-"""What importing the package costs, a fetched row, and the first frame of a process. Prints one table.
+"""Time to import the package, to create a handle from a row, and to read the first frame. Prints one table.
 
     python benchmarks/startup.py
 
-Imports are timed in new processes, with the files in the page cache; rows are the JSON of one stored movie, decoded as
-DataJoint does on fetch, with no database.
+Imports are timed in new processes, with the files in the page cache. Rows are the JSON of one stored movie, decoded as
+DataJoint does on fetch, without a database.
 
 Needs scipy (in the ``dev`` extra).
 """
@@ -35,7 +35,7 @@ _TIMED = "import time; start = time.perf_counter(); import {}; print(time.perf_c
 
 
 def new_process_seconds(script: str, repeat: int) -> float:
-    """Median time that a script prints in a new process."""
+    """Return the median of the times that a script prints in new processes."""
     command = [sys.executable, "-c", script]
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)  # fills the page cache, and that of compiled code
     runs = [subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout for _ in range(repeat)]
@@ -43,7 +43,7 @@ def new_process_seconds(script: str, repeat: int) -> float:
 
 
 def first_frame_seconds(profile: str, repeat: int) -> float:
-    """Median time from nothing imported to the first frame of a movie of 32 frames of 512x512."""
+    """Return the median time from a new process to the first frame of a movie of 32 frames of 512x512."""
     from dj_photon_codecs import Calibration, write_movie
 
     regime = REGIMES[3]
@@ -55,13 +55,13 @@ def first_frame_seconds(profile: str, repeat: int) -> float:
 
 
 def decode_all(codec: Any, texts: list[str], context: dict[str, Any]) -> None:
-    """What DataJoint does with the JSON of every row."""
+    """Decode a row like DataJoint does."""
     for text in texts:
         codec.decode(json.loads(text), context=context)
 
 
 def row_seconds(rows: int, repeat: int) -> float:
-    """Median time to make the handle of a fetched row, among many."""
+    """Return the median time to create the handle of one of many fetched rows."""
     import datajoint as dj
 
     from dj_photon_codecs import PhotonCodec
@@ -78,7 +78,7 @@ def row_seconds(rows: int, repeat: int) -> float:
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=1000)
     parser.add_argument("--repeat", type=int, default=11, help="repetitions; the median counts")

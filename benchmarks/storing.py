@@ -1,7 +1,7 @@
-"""Storing and reading a movie: every way in ``methods.py``, in a folder on one core and two and on S3, and as it grows.
+"""Store and read a movie with every method of ``methods.py``: in a folder, on one core, on S3, and as movies grow.
 
-Every way has a process of its own, which has imported what it needs and holds the movie before anything is timed. They
-take turns.
+Each method runs in its own process, which has imported what it needs and holds the movie before anything is timed. The
+methods take turns.
 """
 
 from __future__ import annotations
@@ -29,25 +29,25 @@ from worker import Crashed, Process
 
 _RANDOM_FRAMES = 5
 
-#: A method that takes longer than this for its first turn has no other [s].
+#: A method that takes longer than this for its first turn has no second one [s].
 _SLOW = 12.0
 
-#: Movies whose memory is touched before anything is timed: what came in, what is stored, what comes back, twice.
+#: Memory to touch before timing, in movies: input, stored, and output, twice.
 _WARM = 6
 
-#: Frames on one core and on S3, where every byte takes longer; fewer if the movies have fewer.
+#: Most frames on one core and on S3, which are slower.
 _FEWER = 300
 
-#: Added to each request of the object store [s].
+#: Delay added to each request of the object store [s].
 LATENCY = 0.02
 
-#: Different frames in the movies that grow.
+#: Number of different frames in the growing movies.
 _DIFFERENT = 256
 
-#: How they are stored.
+#: Methods that store the growing movies.
 _GROWING = ("standard", "dense")
 
-#: Frames that they are read by.
+#: Frames per read of the growing movies.
 _SCAN_FRAMES = 128
 
 Record = dict[str, Any]
@@ -55,23 +55,23 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True)
 class Recording:
-    """A real recording, repeated until it has as many pixels as the others. Its noise is what this package measures.
+    """A real recording, repeated until it has as many pixels as the others. This package measures its noise.
 
     Parameters
     ----------
     path
-        Whatever ``open_source`` opens.
+        Anything that ``open_source`` opens.
     """
 
     path: Path
 
     @property
     def name(self) -> str:
-        """In the tables."""
+        """Name in the tables."""
         return f"two-photon recording {self.path.stem}"
 
     def load(self, pixels: int) -> tuple[Counts, Regime, Callable[[Any], Any]]:
-        """The counts, the noise that peers are told, and the noise standard deviation at counts [ADU]."""
+        """Return the counts, the noise model given to peers, and the noise standard deviation by count."""
         from dj_photon_codecs import calibrate, open_source
 
         once = np.asarray(open_source(self.path))
@@ -82,14 +82,14 @@ class Recording:
 
 
 def available(names: str, python: str | None) -> tuple[dict[str, str], list[str]]:
-    """The interpreter of every method that can be used here, and for each other a line that says why not.
+    """Return the interpreter of every method that can be used here, and a line for each that cannot.
 
     Parameters
     ----------
     names
-        Regular expression, searched for in the names of the methods that are wanted.
+        Regular expression that matches the names of the wanted methods.
     python
-        The interpreter of PYMECompress's environment.
+        Interpreter of PYMECompress's environment.
     """
     found, missing = {}, []
     for name, method in METHODS.items():
@@ -111,7 +111,7 @@ def available(names: str, python: str | None) -> tuple[dict[str, str], list[str]
 
 @contextmanager
 def processes(pythons: dict[str, str], **options: Any) -> Iterator[dict[str, Process]]:
-    """A process for each method."""
+    """Start a process for each method."""
     started = {name: Process(name, python, **options) for name, python in pythons.items()}
     try:
         yield started
@@ -121,7 +121,7 @@ def processes(pythons: dict[str, str], **options: Any) -> Iterator[dict[str, Pro
 
 
 def load(started: dict[str, Process], movie: Path, regime: Regime, warm: str) -> None:
-    """Have all of them load the movie."""
+    """Make all processes load the movie."""
     for i, process in enumerate(started.values()):
         process.send("load", movie=str(movie), noise=[regime.gain, regime.zero_level], warm=f"{warm}{i}")
     for process in started.values():
@@ -129,7 +129,7 @@ def load(started: dict[str, Process], movie: Path, regime: Regime, warm: str) ->
 
 
 def turn(process: Process, place: str, numbers: Sequence[int], record: Record, save: str = "") -> None:
-    """One turn of a method: write, read, frame by frame, frames here and there; adds to its record."""
+    """Run one turn of a method (write, read, frame by frame, random frames) and add to its record."""
     write = process.ask("write", place=place)
     process.ask("open", place=place)
     read = process.ask("read", save=save)
@@ -147,7 +147,7 @@ def turn(process: Process, place: str, numbers: Sequence[int], record: Record, s
 
 
 def errors(sigma: Callable[[Any], Any], counts: Counts, stored: npt.NDArray[np.uint16]) -> Record:
-    """The largest change [sigma at the larger of before and after], and how many counts are off by more than one."""
+    """Return the largest change [noise sigma at the larger count], and the number of counts off by more than one."""
     worst, wrong, of_count = 0.0, 0, sigma(np.arange(65536.0)).astype(np.float32)
     for before, after in zip(counts, stored, strict=True):
         change = np.abs(after.astype(np.int32) - before) / of_count[np.maximum(before, after)]
@@ -157,8 +157,8 @@ def errors(sigma: Callable[[Any], Any], counts: Counts, stored: npt.NDArray[np.u
 
 
 def measure_folder(options: argparse.Namespace, pythons: dict[str, str], say: Callable[[str], None]) -> list[Record]:
-    """Every method on the recording and on every regime, in a folder."""
-    # On a virtual machine the first to use a page of memory waits for it, and that would be one of the peers.
+    """Measure every method on the recording and every regime, in a folder."""
+    # On a virtual machine the first process to use a page of memory waits for it.
     np.ones((_WARM, options.frames, options.size, options.size), np.uint16)
     records = []
     if options.recording is not None:
@@ -179,7 +179,7 @@ def measure_folder(options: argparse.Namespace, pythons: dict[str, str], say: Ca
 
 @dataclass(frozen=True)
 class _Movie:
-    """What every method stores in its turn, and what is known of it."""
+    """Let every method store the movie in turn, and return the records."""
 
     name: str
     counts: Counts
@@ -192,7 +192,7 @@ class _Movie:
 def _folder(
     options: argparse.Namespace, movie: _Movie, pythons: dict[str, str], say: Callable[[str], None]
 ) -> list[Record]:
-    """Every method on one movie."""
+    """Measure every method on one movie."""
     say(f"folder: {movie.name}")
     counts, rng = movie.counts, np.random.default_rng(options.seed)
     of_method: dict[str, Record] = {name: {"method": name, "regime": movie.name} for name in pythons}
@@ -222,7 +222,7 @@ def _folder(
 
 
 def _sizes(method: Method, movie: _Movie, place: Path, back: Path) -> Record:
-    """What was stored: how small, how near the limit, how far from what went in."""
+    """Add size, share of the limit, and error to a record."""
     counts = movie.counts
     size = sum(file.stat().st_size for file in place.rglob("*") if file.is_file())
     found: Record = {"ratio": counts.nbytes / size, "bits": 8 * size / counts.size, "keeps": method.keeps}
@@ -238,7 +238,7 @@ def _sizes(method: Method, movie: _Movie, place: Path, back: Path) -> Record:
 
 
 def measure_one_core(options: argparse.Namespace, pythons: dict[str, str], say: Callable[[str], None]) -> list[Record]:
-    """Every method on the last regime, in a folder, on one core."""
+    """Measure every method on the last regime, in a folder, on one core."""
     regime = chosen(options.regimes)[-1]
     say("one core")
     frames = min(options.frames, _FEWER)
@@ -261,7 +261,7 @@ def measure_one_core(options: argparse.Namespace, pythons: dict[str, str], say: 
 
 
 def measure_s3(options: argparse.Namespace, pythons: dict[str, str], say: Callable[[str], None]) -> list[Record]:
-    """Some methods on an object store, on the last regime: seconds, and requests."""
+    """Measure some methods on an object store, on the last regime: seconds and requests."""
     regime = chosen(options.regimes)[-1]
     rng = np.random.default_rng(options.seed)
     counts, _ = simulate(regime, min(options.frames, _FEWER), options.size, rng)
@@ -297,7 +297,7 @@ def measure_s3(options: argparse.Namespace, pythons: dict[str, str], say: Callab
 
 
 def measure_growth(options: argparse.Namespace, pythons: dict[str, str], say: Callable[[str], None]) -> list[Record]:
-    """Ours on movies of growing length of the last regime, the middle one on one core too; each in a fresh process."""
+    """Measure our profiles on growing movies of the last regime, in new processes; the middle one also on one core."""
     regime = chosen(options.regimes)[-1]
     block, _ = simulate(regime, min(options.frames, _DIFFERENT), options.size, np.random.default_rng(options.seed))
     sizes = [int(float(size) * 1e9) for size in options.gigabytes.split(",")]

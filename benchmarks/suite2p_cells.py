@@ -3,9 +3,9 @@
     python benchmarks/suite2p_cells.py                        # a simulation with known cells
     python benchmarks/suite2p_cells.py --movie session.tif    # a recording
 
-It runs where Suite2p 1.x is installed. Each variant of a movie goes to Suite2p through ``movie.to_suite2p``: the raw
-counts, stored counts with several dithers, and raw counts changed in ways that mean nothing: white noise of the
-variance that storing adds at step 0.5, and one count more or less.
+Needs Suite2p 1.x. Each variant of a movie goes to Suite2p through ``movie.to_suite2p``: the raw counts, stored counts
+with several dithers, and raw counts with irrelevant changes: white noise with the variance that storing adds at step
+0.5, and one count more or less.
 """
 
 from __future__ import annotations
@@ -33,34 +33,34 @@ from dj_photon_codecs.simulation import presets, simulate
 Counts = npt.NDArray[Any]
 Floats = npt.NDArray[np.floating[Any]]
 
-#: Overlap of two cells that are the same: intersection over union of their pixels.
+#: Two cells are the same from this overlap on: intersection over union of their pixels.
 SAME = 0.5
 
 #: Width of the Gaussian that turns spikes into rates [s].
 SPIKE_S = 0.05
 
-#: Variance that white noise adds: that of rounding at step 0.5 [noise variances].
+#: Variance of the added white noise, that of rounding at step 0.5 [noise variances].
 ADDED = 0.5**2 / 12
 
 
 @dataclass(frozen=True)
 class Found:
-    """What Suite2p found in a movie."""
+    """The results of Suite2p for a movie."""
 
     shifts: Floats
     """Rigid registration: (time, 2) [pixels]."""
     masks: Floats
-    """1 in the pixels of each: (roi, pixel)."""
+    """1 in the pixels of each region: (roi, pixel)."""
     is_cell: npt.NDArray[np.bool_]
-    """What its classifier takes for cells: (roi,)."""
+    """True for regions that its classifier calls cells: (roi,)."""
     traces: Floats
-    """Fluorescence less 0.7 of the neuropil around: (roi, time)."""
+    """Fluorescence minus 0.7 of the surrounding neuropil: (roi, time)."""
     spikes: Floats
-    """Deconvolved: (roi, time)."""
+    """Deconvolved spikes: (roi, time)."""
 
 
 def analysed(counts: Counts, frame_rate: float) -> Found:
-    """Store counts without loss, write them for Suite2p, and run it with its default settings on the processor."""
+    """Store counts losslessly, write them for Suite2p, and run it with default settings on the CPU."""
     import suite2p
 
     with tempfile.TemporaryDirectory() as folder:
@@ -79,11 +79,11 @@ def analysed(counts: Counts, frame_rate: float) -> Found:
 
 
 def variants(movie: PhotonMovie, seeds: int) -> Iterator[tuple[str, Counts, float | None]]:
-    """Yield the name of each variant, its counts and how many times smaller they were, with one seed after another."""
+    """Yield the name of each variant, its counts and its compression ratio, for each seed."""
     counts: Counts = movie.movie
     for seed in range(seeds):
         rng = np.random.default_rng(seed)
-        # The offset of a count depends on its place in a chunk: rotated, a movie has others.
+        # dither depends on the position in the chunk, so rotating the movie changes it
         rotated = PhotonMovie(np.roll(counts, seed, axis=0), movie.calibration)
         for step in (0.5, 0.25):
             with tempfile.TemporaryDirectory() as folder:
@@ -98,12 +98,12 @@ def variants(movie: PhotonMovie, seeds: int) -> Iterator[tuple[str, Counts, floa
 
 
 def changed(counts: Counts, by: Floats) -> Counts:
-    """Add something to counts, within the range of their dtype."""
+    """Add to counts, clipped to their dtype."""
     return np.clip(np.rint(counts + by), 0, np.iinfo(counts.dtype).max).astype(counts.dtype)
 
 
 def partners(masks: Floats, others: Floats) -> npt.NDArray[np.intp]:
-    """Index of the region in ``others`` that overlaps each by more than half; -1 for none."""
+    """Return the index of the region in ``others`` that overlaps each one by more than half; -1 for none."""
     common = masks @ others.T
     overlap = common / np.maximum(masks.sum(1)[:, None] + others.sum(1) - common, 1)
     rows, columns = linear_sum_assignment(overlap, maximize=True)
@@ -114,14 +114,14 @@ def partners(masks: Floats, others: Floats) -> npt.NDArray[np.intp]:
 
 
 def correlation(traces: Floats, others: Floats) -> float:
-    """Median over the traces of their correlation; NaN for none."""
+    """Return the median correlation of pairs of traces; NaN for none."""
     pairs = zip(traces, others, strict=True)
     found = [float(np.corrcoef(one, other)[0, 1]) for one, other in pairs if np.ptp(one) and np.ptp(other)]
     return float(np.median(found)) if found else float("nan")
 
 
 def compared(found: Found, raw: Found) -> tuple[str, ...]:
-    """Compare with the raw movie: frames registered alike, its cells that are found again, their traces and spikes."""
+    """Compare with the raw movie: equally registered frames, cells found again, their traces and spikes."""
     alike = (found.shifts == raw.shifts).all(axis=1).mean()
     partner = partners(raw.masks[raw.is_cell], found.masks)
     again = partner >= 0
@@ -131,7 +131,7 @@ def compared(found: Found, raw: Found) -> tuple[str, ...]:
 
 
 def scored(found: Found, scene: Scene) -> tuple[str, ...]:
-    """Compare with the truth: its cells that are found, cells that are true, their traces and their spikes."""
+    """Compare with the truth: recall and precision of cells, their traces and spikes."""
     assert scene.shifts is not None
     moved = np.median(scene.shifts + found.shifts, axis=0)  # of Suite2p's reference image against the true one
     masks = found.masks[found.is_cell]
@@ -151,14 +151,14 @@ def scored(found: Found, scene: Scene) -> tuple[str, ...]:
     )
 
 
-#: What the tables show: of each run, against the raw movie, and against the truth.
+#: Columns of the tables: of each run, against the raw movie, and against the truth.
 RUN = ("variant", "times smaller", "ROIs", "cells")
 AGAINST_RAW = ("frames registered alike [%]", "raw cells found again", "traces", "spikes")
 AGAINST_TRUTH = ("true cells found", "cells that are true", "true traces", "true spikes")
 
 
 def report(movie: PhotonMovie, frame_rate: float, seeds: int, scene: Scene | None) -> str:
-    """Run all variants of a movie; one line each."""
+    """Run all variants of a movie; return a line for each."""
     raw = analysed(movie.movie, frame_rate)
     rows = []
 

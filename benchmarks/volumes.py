@@ -1,9 +1,9 @@
-"""Reading planes and volumes of a movie with planes, against plain Zarr with chunks of one plane and Zstd.
+"""Time to read planes and volumes, compared with plain Zarr (Zstd, one plane per chunk). Prints one table.
 
     python benchmarks/volumes.py
 
-One simulated movie (5 photons a pixel, gain 100) of uint16, 50 planes a volume, in a temporary folder. Each read is the
-first on a new handle; the contenders take turns.
+One simulated uint16 movie (5 photons per pixel, gain 100, 50 planes per volume) in a temporary folder. Each read is the
+first on a new handle; the methods take turns.
 
 Needs scipy (in the ``dev`` extra).
 """
@@ -29,7 +29,7 @@ PROFILES = ("standard", "dense")
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--volumes", type=int, default=64)
     parser.add_argument("--planes", type=int, default=50)
@@ -39,7 +39,7 @@ def main() -> None:
     options = parser.parse_args()
     shape = (options.volumes, options.planes, options.size, options.size)
     counts, _ = simulate(REGIMES[3], shape[0] * shape[1], options.size, np.random.default_rng(0))
-    # frame after frame is one plane, so that a plane has a past to be predicted from
+    # consecutive frames are one plane, so that a plane can be predicted from its past
     movie = counts.reshape(shape[1], shape[0], *shape[2:]).swapaxes(0, 1)
     plane, some = shape[1] // 2, min(10, shape[0])
     middle = slice((shape[0] - some) // 2, (shape[0] + some) // 2)
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def stored(folder: Path, movie: Any) -> tuple[dict[str, Callable[[], Any]], dict[str, int]]:
-    """How each contender's copy of the movie is opened, and its bytes."""
+    """Store the movie with each method; return functions that open the copies, and their sizes."""
     plain = zarr.create_array(
         folder / "zarr", data=movie, chunks=(1, 1, *movie.shape[2:]), compressors=ZstdCodec(level=3), overwrite=True
     )

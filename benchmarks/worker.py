@@ -1,6 +1,6 @@
-"""Measures one way of storing in a process of its own, which does what it is asked in lines of JSON. Linux only.
+"""A process that measures one method of storing, controlled by lines of JSON. Linux only.
 
-The child imports numpy and what its method needs, nothing else: it may run in another environment.
+The child imports only numpy and what its method needs, so it can run in another environment.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ import numpy as np
 import numpy.typing as npt
 from methods import METHODS, Noise
 
-#: Frame by frame is timed for so long, if the movie has frames for it [s].
+#: Longest time for reading frame by frame [s].
 _LOOP_SECONDS = 1.0
 
 
 class Crashed(Exception):
-    """The process of a method was ended by a signal."""
+    """The process of a method was killed by a signal."""
 
 
 class Repeated:
-    """A movie as long as wanted that is made of a short one over and over as it is read."""
+    """A movie of any length that repeats a short one as it is read."""
 
     def __init__(self, block: npt.NDArray[np.uint16], frames: int) -> None:
         self._block = block
@@ -42,14 +42,14 @@ class Repeated:
 
 
 def memory(name: str) -> int:
-    """Memory of this process [bytes], by the kernel's name."""
+    """Return the memory of this process under one of the kernel's names [bytes]."""
     found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text(encoding="ascii"))
     return 1024 * int(found[1]) if found else 0
 
 
 @contextmanager
 def measured() -> Iterator[dict[str, Any]]:
-    """Fills in the seconds that the context took, and by how much resident memory rose in it at most [bytes]."""
+    """Record the time of the context [s], and the largest increase of resident memory in it [bytes]."""
     gc.collect()
     with suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)  # what was freed before is not there to be taken again
@@ -62,14 +62,14 @@ def measured() -> Iterator[dict[str, Any]]:
 
 
 class Worker:
-    """What the child does, one method for each request."""
+    """The child: one method for each request."""
 
     def __init__(self, name: str) -> None:
         self._method = METHODS[name]
 
     def load(self, movie: str, noise: list[float], warm: str, frames: int = 0) -> dict[str, Any]:
-        """Have the movie in memory, as long as it is or repeated to ``frames``, and everything imported."""
-        # one copy in memory for all of the processes, and a plain array to whoever is handed it
+        """Load the movie, repeated to ``frames`` if given, and import everything."""
+        # all processes share one copy in memory, passed on as a plain array
         self._counts: Any = np.asarray(np.load(movie, mmap_mode="r"))
         self._noise = Noise(*noise)
         few = np.ascontiguousarray(self._counts[:64, :128, :128])
@@ -88,12 +88,12 @@ class Worker:
         return found
 
     def open(self, place: str) -> dict[str, Any]:
-        """Have a new handle."""
+        """Open the movie again."""
         self._array = self._method.open(place)
         return {}
 
     def read(self, save: str = "") -> dict[str, Any]:
-        """Read all into memory, and compare; saves what came back if it is not the same."""
+        """Read everything into memory and compare; save the result if it differs."""
         with measured() as found:
             counts = self._array[...]
         found["same"] = bool(counts.dtype == self._counts.dtype and np.array_equal(counts, self._counts))
@@ -102,14 +102,14 @@ class Worker:
         return found
 
     def scan(self, frames: int) -> dict[str, Any]:
-        """Read all, so many frames at a time."""
+        """Read everything, ``step`` frames at a time."""
         with measured() as found:
             for start in range(0, self._array.shape[0], frames):
                 self._array[start : start + frames]
         return found
 
     def loop(self) -> dict[str, Any]:
-        """Read frame by frame, as a user's loop does."""
+        """Read frame by frame, like a user's loop."""
         done, start = 0, time.perf_counter()
         while done < self._array.shape[0] and time.perf_counter() < start + _LOOP_SECONDS:
             self._array[done]
@@ -123,7 +123,7 @@ class Worker:
         return {"seconds": time.perf_counter() - start}
 
     def code(self, chunk: str) -> dict[str, Any]:
-        """PYMECompress's Huffman coder on codes, without its quantisation."""
+        """Run PYMECompress's Huffman coder on codes, without its quantisation."""
         from pymecompress.bcl import huffman_compress_buffer, huffman_decompress_buffer
 
         codes = np.load(chunk)
@@ -143,13 +143,13 @@ class Process:
     Parameters
     ----------
     name
-        The method.
+        Name of the method.
     python
-        The interpreter of its environment.
+        Interpreter of its environment.
     cores
-        How many cores it may use; all when 0.
+        Number of cores that it may use; 0 means all.
     environment
-        Variables beside those of this process.
+        Additional environment variables.
     """
 
     def __init__(self, name: str, python: str, cores: int = 0, environment: Mapping[str, str] | None = None) -> None:
@@ -165,7 +165,7 @@ class Process:
         )
 
     def send(self, do: str, **arguments: Any) -> None:
-        """Ask for something."""
+        """Send a request."""
         assert self._child.stdin is not None
         try:
             self._child.stdin.write(json.dumps({"do": do, **arguments}) + "\n")
@@ -174,7 +174,7 @@ class Process:
             self._ended()
 
     def receive(self) -> dict[str, Any]:
-        """The answer to what was asked first."""
+        """Return the answer to the oldest request."""
         assert self._child.stdout is not None
         line = self._child.stdout.readline()
         if not line:
@@ -182,7 +182,7 @@ class Process:
         return dict(json.loads(line))
 
     def ask(self, do: str, **arguments: Any) -> dict[str, Any]:
-        """Ask, and wait for the answer."""
+        """Send a request and wait for the answer."""
         self.send(do, **arguments)
         return self.receive()
 
@@ -199,7 +199,7 @@ class Process:
 
 
 def main() -> None:
-    """Be the child: what libraries print must not stand between the answers."""
+    """Run the child. Output of libraries must not mix with the answers."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     worker = Worker(sys.argv[1])

@@ -1,11 +1,11 @@
-"""How fast a movie is written beside blosc2 (Zstd level 5, bitshuffle), in one process and in turns. Prints one table.
+"""Write speed compared with blosc2 (Zstd level 5, bitshuffle), in one process, taking turns. Prints one table.
 
     python benchmarks/writing.py
 
-A simulated movie in memory (5 photons a pixel, gain 100) is written to a temporary folder, its noise measured. The
-first turn of each way warms it up; the best of the others counts. Processor time is that of all threads: on a machine
-that has other work it says more than the clock. ``--threads 16`` shows how many chunks 16 threads have in hand at a
-time, also on a machine with fewer cores.
+A simulated movie in memory (5 photons per pixel, gain 100) is written to a temporary folder, including measuring its
+noise. The first turn of each method is a warm-up; the best of the others counts. Processor time is the sum over all
+threads, and more reliable than wall time on a busy machine. ``--threads 16`` shows how many chunks 16 threads encode at
+a time, even on a machine with fewer cores.
 
 Needs scipy (in the ``dev`` extra) and blosc2 (in the ``benchmarks`` extra).
 """
@@ -30,14 +30,14 @@ from common import REGIMES, Counts, machine, simulate, table
 from dj_photon_codecs import write_movie
 from dj_photon_codecs.storage.object_writer import ObjectWriter
 
-#: Different frames in the movie: it repeats them.
+#: Number of different frames, which the movie repeats.
 _DIFFERENT = 128
 
 _PROFILES = ("standard", "dense")
 
 
 class InHand:
-    """Chunks that are being encoded, over time."""
+    """Number of chunks being encoded, over time."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -45,7 +45,7 @@ class InHand:
         self.seconds: dict[int, float] = {}
 
     def watch(self, encode: Callable[..., bytes]) -> Callable[..., bytes]:
-        """A method that encodes a chunk and is counted."""
+        """Wrap a method that encodes a chunk, to count its calls."""
 
         def counted(*arguments: Any) -> bytes:
             self._change(1)
@@ -65,7 +65,7 @@ class InHand:
 
     @property
     def mean(self) -> float:
-        """Chunks at a time, while there are any."""
+        """Mean number of chunks encoded at a time, while there are any."""
         return sum(n * seconds for n, seconds in self.seconds.items()) / sum(self.seconds.values())
 
 
@@ -84,7 +84,7 @@ def by_profile(profile: str, place: Path, counts: Counts) -> None:
 
 
 def measure(write: Callable[[Path, Counts], object], counts: Counts) -> tuple[float, float, int]:
-    """Seconds by the clock and of all processors, and bytes stored."""
+    """Return wall time [s], processor time [s] and stored bytes."""
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "movie"
         busy, start = time.process_time(), time.perf_counter()
@@ -96,7 +96,7 @@ def measure(write: Callable[[Path, Counts], object], counts: Counts) -> tuple[fl
 
 
 def main() -> None:
-    """Measure and print."""
+    """Measure and print the table."""
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--frames", type=int, default=2000, help="frames of the movie")
     options.add_argument("--size", type=int, default=512, help="height and width of a frame")
