@@ -351,7 +351,7 @@ class ChunkReader:
         if is_machine_fault(error):
             raise StorageError(
                 f"{self._describe(coords)} cannot be decoded on this machine ({type(error).__name__}: {error}): it "
-                "lacks memory, threads, disk space or a library. That says nothing of the chunk"
+                "lacks memory, threads, disk space or a library. The chunk itself may be intact"
             ) from error
 
     def _check_identity(self, payload: AnyArray, coords: Coords) -> None:
