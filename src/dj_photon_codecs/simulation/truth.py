@@ -4,18 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, Self, cast
 
 import numpy as np
 
 from .._arguments import brief_repr
 from .._lazy import cached_property
 from .._typing import AnyArray, FloatArray
-from ..calibration import Calibration
 from ..errors import InvalidMovieError
 from .footprints import Footprints, blurred, freeze, frozen, rebuilt
-from .spec import Spec
 
 #: The least signal to noise of a cell's brightest moment, in one pixel and frame, for it to count as detectable.
 DETECTABLE_SNR = 3.0
@@ -190,13 +187,3 @@ class GroundTruth:
     def arrays(self) -> dict[str, AnyArray]:
         """All arrays by name, without those that are None."""
         return {name: value for name in AXES if (value := getattr(self, name)) is not None}
-
-
-class Parts(NamedTuple):
-    """The fields of a :class:`~.recording.Recording`, as a folder keeps them: not yet checked."""
-
-    spec: Spec | Mapping[str, Any]
-    observed: AnyArray
-    ground_truth: GroundTruth
-    calibration: Calibration
-    snapshots: Mapping[str, AnyArray] = MappingProxyType({})
