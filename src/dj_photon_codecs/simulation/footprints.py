@@ -97,6 +97,15 @@ class Footprints:
             for (top, left), shape, start, end in zip(self.offsets, self.shapes, starts, ends, strict=True)
         ]
 
+    def blurred(self, sigma_px: AnyArray, gain: AnyArray) -> list[Patch]:
+        """The footprints as the objective shows them: each blurred by its sigma, times its gain, cut at the canvas."""
+        seen = []
+        for (top, left, image), sigma, factor in zip(self.patches(), sigma_px, gain, strict=True):
+            wide = blur_patch(image, float(sigma)) * float(factor)
+            grown = (wide.shape[0] - image.shape[0]) // 2
+            seen.append(clip((top - grown, left - grown, wide), self.canvas_shape))
+        return seen
+
     def subset(self, mask: AnyArray) -> Footprints:
         """Those of the units for which ``mask`` is True."""
         kept = [patch for patch, keep in zip(self.patches(), mask, strict=True) if keep]
@@ -125,13 +134,3 @@ def clip(patch: Patch, shape: tuple[int, int]) -> Patch:
     rows = slice(max(0, -top), max(0, min(image.shape[0], shape[0] - top)))
     columns = slice(max(0, -left), max(0, min(image.shape[1], shape[1] - left)))
     return min(max(top, 0), shape[0]), min(max(left, 0), shape[1]), image[rows, columns]
-
-
-def blurred(patches: list[Patch], sigma_px: AnyArray, gain: AnyArray, shape: tuple[int, int]) -> list[Patch]:
-    """Sharp footprints as the objective shows them: each blurred by its sigma, times its gain, cut at the canvas."""
-    seen = []
-    for (top, left, image), sigma, factor in zip(patches, sigma_px, gain, strict=True):
-        wide = blur_patch(image, float(sigma)) * float(factor)
-        grown = (wide.shape[0] - image.shape[0]) // 2
-        seen.append(clip((top - grown, left - grown, wide), shape))
-    return seen

@@ -20,11 +20,6 @@ _AT_REST = 0.2
 _STEPS_PER_PERIOD = 40
 
 
-def margin_px(step: BrainMotion, pixel_size_um: float) -> int:
-    """Width of the canvas needed beyond the field of view [pixels]."""
-    return math.ceil(step.max_shift_um / pixel_size_um) + 1
-
-
 def brain_motion(scene: Scene, step: BrainMotion) -> Scene:
     """Shift each frame of the canvas, and cut out the field of view.
 
@@ -32,6 +27,7 @@ def brain_motion(scene: Scene, step: BrainMotion) -> Scene:
     is at (y + dy, x + dx). The first frame is at the reference, unless a trajectory says otherwise.
     """
     shifts = _given(scene, step) if step.trajectory_px is not None else _trajectory(scene, step)
+    shifts = shifts if step.subpixel else np.rint(shifts)
     margin, (height, width) = scene.margin_px, scene.fov_shape
 
     def frames(block: FloatArray, start: int) -> FloatArray:
@@ -70,7 +66,7 @@ def _given(scene: Scene, step: BrainMotion) -> FloatArray:
             f"brain_motion.trajectory_px has a shift of {farthest:g} pixels, max_shift_um={step.max_shift_um:g} allows "
             f"{limit:g}: raise max_shift_um, which sets the canvas"
         )
-    return shifts if step.subpixel else np.rint(shifts)
+    return shifts
 
 
 def _trajectory(scene: Scene, step: BrainMotion) -> FloatArray:
@@ -93,8 +89,7 @@ def _trajectory(scene: Scene, step: BrainMotion) -> FloatArray:
             speed = speed - tick * pull + (kick * amplitude[frame]) * push
             place = place + tick * speed
         path[frame] = place
-    path = np.clip(path, -step.max_shift_um, step.max_shift_um) / scene.acquisition.pixel_size_um
-    return path if step.subpixel else np.rint(path)
+    return np.clip(path, -step.max_shift_um, step.max_shift_um) / scene.acquisition.pixel_size_um
 
 
 def _running(scene: Scene, step: BrainMotion) -> AnyArray:

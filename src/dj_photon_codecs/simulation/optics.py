@@ -20,13 +20,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from .._typing import FloatArray
 from .arithmetic import exp, power, total
 from .scene import Layer, Scene
-from .steps import CellOptics, IlluminationProfile, Leakage
+from .steps import CellOptics, IlluminationProfile, Leakage, Vignette
 
 #: Gaussian width of a point in focus, in units of wavelength / numerical aperture.
 SPOT_WIDTH = 0.21
@@ -83,22 +84,12 @@ def _distance(scene: Scene, offset_y: float = 0.0, offset_x: float = 0.0) -> Flo
     return np.sqrt(((y * y)[:, None] + (x * x)[None, :]) / corner)
 
 
-def _falloff(scene: Scene, step: IlluminationProfile) -> FloatArray:
-    """1 at the centre, ``edge`` at the distance of the corners, never below 0."""
+def profile(scene: Scene, step: IlluminationProfile) -> Scene:
+    """Excite the field of view unevenly, or collect its light unevenly: 1 at the centre, never below 0."""
     distance = _distance(scene, step.center_offset_y_px, step.center_offset_x_px)
-    return np.maximum(1 - (1 - step.edge) * power(distance, step.exponent), 0.0)
-
-
-def illumination_profile(scene: Scene, step: IlluminationProfile) -> Scene:
-    """Excite the field of view unevenly."""
-    factor = _falloff(scene, step)
-    return replace(scene, illumination=factor).add(Layer.multiplied(step.kind, factor))
-
-
-def vignette(scene: Scene, step: IlluminationProfile) -> Scene:
-    """Lose light towards the corners."""
-    factor = _falloff(scene, step)
-    return replace(scene, vignette=factor).add(Layer.multiplied(step.kind, factor))
+    factor = np.maximum(1 - (1 - step.edge) * power(distance, step.exponent), 0.0)
+    field: dict[str, Any] = {"vignette" if isinstance(step, Vignette) else "illumination": factor}
+    return replace(scene, **field).add(Layer.multiplied(step.kind, factor))
 
 
 def leakage(scene: Scene, step: Leakage) -> Scene:

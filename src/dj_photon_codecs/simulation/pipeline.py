@@ -14,11 +14,10 @@ from .._arguments import check
 from .._typing import AnyArray, FloatArray
 from ..errors import ConfigurationError
 from .cells import bleaching, cell_activity, place_neurons
-from .draws import Stream
-from .footprints import Footprints, blurred
+from .footprints import Footprints
 from .molecules import molecules
-from .motion import brain_motion, margin_px
-from .optics import cell_optics, illumination_profile, leakage, vignette
+from .motion import brain_motion
+from .optics import cell_optics, leakage, profile
 from .recording import Recording
 from .scene import Scene
 from .sensor import count_dtype, expose, true_calibration
@@ -36,9 +35,9 @@ _STEPS: dict[str, Callable[[Scene, Any], Scene]] = {
     step.__name__: step
     for step in (
         place_neurons, cell_activity, bleaching, cell_optics, molecules, composite, neuropil, vasculature, brain_motion,
-        illumination_profile, vignette, leakage,
+        leakage,
     )
-}  # fmt: skip
+} | {"illumination_profile": profile, "vignette": profile}  # fmt: skip
 
 
 def build_scene(spec: Spec) -> Scene:
@@ -52,7 +51,9 @@ def build_scene(spec: Spec) -> Scene:
     what = "a Spec, such as one of simulation.presets: presets.two_photon_raster()"
     check(isinstance(spec, Spec), "spec", spec, what)
     motion = spec.step("brain_motion")
-    margin = margin_px(motion, spec.acquisition.pixel_size_um) if isinstance(motion, BrainMotion) else 0
+    margin = 0
+    if isinstance(motion, BrainMotion):  # the canvas reaches beyond the field of view
+        margin = math.ceil(motion.max_shift_um / spec.acquisition.pixel_size_um) + 1
     scene = Scene.empty(spec.acquisition, spec.seed, margin)
     for step in spec.steps[:-1]:  # the last one is the sensor
         scene = _STEPS[step.kind](scene, step)
@@ -70,12 +71,7 @@ def exposed_blocks(
     length = max(1, _BLOCK_PIXELS // math.prod(scene.canvas_shape))
     for start in range(0, frames, length):
         photons, kept = scene.render(start, min(start + length, frames), keep)
-        yield start, np.stack([_exposed(image, spec, frame) for frame, image in enumerate(photons, start)]), kept
-
-
-def _exposed(photons: FloatArray, spec: Spec, frame: int) -> AnyArray:
-    """Counts of one frame from its expected photons."""
-    return expose(photons, spec.sensor, Stream(spec.seed, "sensor", spec.sensor.noise_seed, frame))
+        yield start, np.stack([expose(image, spec, frame) for frame, image in enumerate(photons, start)]), kept
 
 
 def finalize(scene: Scene, spec: Spec) -> Recording:
@@ -145,7 +141,7 @@ def simulate_video(
     shape = (spec.acquisition.n_frames, *scene.fov_shape)
 
     def frame(index: int) -> AnyArray:
-        return _exposed(scene.render(index, index + 1)[0][0], spec, index)
+        return expose(scene.render(index, index + 1)[0][0], spec, index)
 
     blocks = (counts for _, counts, _ in exposed_blocks(scene, spec))
     rate = spec.acquisition.fps if fps is None else fps
@@ -183,8 +179,7 @@ def _cell_snr(scene: Scene, spec: Spec) -> AnyArray:
     planted, rest = scene.footprints, scene.render_rest()
     transient = (scene.faded(scene.C) - scene.faded(scene.amplitude_per_cell[:, None])).max(axis=1)
     peak, baseline = np.zeros(len(planted)), np.zeros(len(planted))
-    seen_patches = blurred(planted.patches(), scene.observed_sigma_px, scene.observed_gain, planted.canvas_shape)
-    for unit, patch in enumerate(seen_patches):
+    for unit, patch in enumerate(planted.blurred(scene.observed_sigma_px, scene.observed_gain)):
         top, left, image = planted.to_fov(patch)
         if image.size:
             window = (slice(top, top + image.shape[0]), slice(left, left + image.shape[1]))

@@ -7,6 +7,7 @@ import numpy as np
 from .._typing import AnyArray, FloatArray
 from ..calibration import Calibration
 from .draws import Stream
+from .spec import Spec
 from .steps import Sensor
 
 
@@ -15,16 +16,16 @@ def count_dtype(step: Sensor) -> np.dtype[np.unsignedinteger]:
     return np.dtype(np.uint8) if step.bit_depth <= 8 else np.dtype(np.uint16)
 
 
-def expose(photons: FloatArray, step: Sensor, stream: Stream) -> AnyArray:
-    """Counts of one frame from its expected photons.
+def expose(photons: FloatArray, spec: Spec, frame: int) -> AnyArray:
+    """Counts (height, width) of one frame from its expected photons, with this frame's own random numbers.
 
     Electrons are Poisson with mean quantum efficiency times photons. A multiplication with excess noise factor F gives
     each a charge of mean 1 and variance F - 1: gamma-distributed, as the pulse heights of photomultipliers are (the
     Polya law: J. R. Prescott, Nuclear Instruments and Methods 39 (1966), 173-179), so that n of them are gamma of shape
     n / (F - 1). Then read noise, gain, pedestal, rounding to whole counts, and the converter's range.
-
-    ``photons`` are expected ones, at least 0: (height, width), and ``stream`` has this frame's own random numbers.
     """
+    step = spec.sensor
+    stream = Stream(spec.seed, step.kind, step.noise_seed, frame)
     charge = stream.poisson(photons * step.quantum_efficiency)
     if step.excess_noise_factor > 1:
         spread = step.excess_noise_factor - 1

@@ -11,11 +11,11 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, ValidationError, model_validator
 
 from .._typing import Json
 from ..errors import ConfigurationError
-from .steps import ORDER, AnyStep, Sensor, Step
+from .steps import ORDER, AnyStep, Part, Sensor, Step
 
 #: What a step works on, and so needs before it.
 _NEEDS = {
@@ -28,10 +28,8 @@ _NEEDS = {
 STAGES = ORDER[ORDER.index("composite") : ORDER.index("sensor")]
 
 
-class Acquisition(BaseModel):
+class Acquisition(Part):
     """The frame: its size, its scale, its rate."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     height_px: int = Field(default=128, ge=4, le=8192)
     """Of the field of view [pixels]."""
@@ -45,23 +43,19 @@ class Acquisition(BaseModel):
     """Length of the movie."""
 
 
-class Output(BaseModel):
+class Output(Part):
     """What to keep beside the counts."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     snapshots: tuple[str, ...] = ()
     """Steps after which a float32 movie of expected photons is kept: twice the memory of the counts each."""
 
 
-class Spec(BaseModel):
+class Spec(Part):
     """A recording to be: acquisition, steps in the order in which light meets them, seed.
 
     What is wrong raises pydantic's ValidationError, a ValueError that lists every value out of range, unknown key and
     step out of order.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     seed: int = Field(default=0, ge=0, lt=2**63)
     """One seed, one recording, from 0 to 2**63 - 1."""

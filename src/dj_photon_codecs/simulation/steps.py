@@ -12,10 +12,14 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, PositiveFlo
 Share = Annotated[float, Field(ge=0, le=1)]
 
 
-class Step(BaseModel):
-    """Base of all steps: frozen, and unknown keys are refused."""
+class Part(BaseModel):
+    """Base of everything in a spec: frozen, finite, without unknown keys."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Step(Part):
+    """Base of all steps."""
 
     kind: str
 

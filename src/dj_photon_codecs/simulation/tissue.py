@@ -10,7 +10,6 @@ import numpy as np
 from .._typing import AnyArray, FloatArray
 from .arithmetic import blur_image, decay, mean
 from .draws import Stream
-from .footprints import blurred
 from .molecules import render_molecules
 from .scene import Layer, Scene
 from .steps import Composite, Neuropil, Vasculature
@@ -18,7 +17,7 @@ from .steps import Composite, Neuropil, Vasculature
 
 def composite(scene: Scene, step: Composite) -> Scene:
     """The light of all cells and molecules, on an even background."""
-    patches = blurred(scene.footprints.patches(), scene.observed_sigma_px, scene.observed_gain, scene.canvas_shape)
+    patches = scene.footprints.blurred(scene.observed_sigma_px, scene.observed_gain)
     light, rest = scene.faded(scene.C), scene.amplitude_per_cell.tolist()
     molecules, pixel, margin = scene.molecules, scene.acquisition.pixel_size_um, scene.margin_px
 

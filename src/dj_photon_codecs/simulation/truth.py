@@ -12,7 +12,7 @@ from .._arguments import brief_repr
 from .._lazy import cached_property
 from .._typing import AnyArray, FloatArray
 from ..errors import InvalidMovieError
-from .footprints import Footprints, blurred, freeze, frozen, rebuilt
+from .footprints import Footprints, freeze, frozen, rebuilt
 
 #: The least signal to noise of a cell's brightest moment, in one pixel and frame, for it to count as detectable.
 DETECTABLE_SNR = 3.0
@@ -169,9 +169,7 @@ class GroundTruth:
     @cached_property
     def A_observed(self) -> AnyArray:
         """The footprints as they are seen, blurred and dimmed: float32 (unit, height, width)."""
-        planted = self.planted
-        seen = blurred(planted.patches(), self.observed_sigma_px, self.observed_gain, planted.canvas_shape)
-        return frozen(planted.dense(seen))
+        return frozen(self.planted.dense(self.planted.blurred(self.observed_sigma_px, self.observed_gain)))
 
     def subset(self, mask: AnyArray) -> Self:
         """The truth with those units for which ``mask`` (unit,) is True, all else unchanged."""
