@@ -18,26 +18,23 @@ from .steps import Composite, Neuropil, Vasculature
 def composite(scene: Scene, step: Composite) -> Scene:
     """The light of all cells and molecules, on an even background."""
     patches = scene.footprints.blurred(scene.observed_sigma_px, scene.observed_gain)
-    light, rest = scene.faded(scene.C), scene.amplitude_per_cell.tolist()
+    light, rest = scene.faded(scene.C), scene.amplitude_per_cell[:, None]
     molecules, pixel, margin = scene.molecules, scene.acquisition.pixel_size_um, scene.margin_px
 
-    def frames(block: FloatArray, start: int) -> FloatArray:
+    def lit(block: FloatArray, courses: FloatArray) -> FloatArray:
         block = block + step.background_photons
-        stop = start + len(block)
-        for (top, left, image), trace in zip(patches, light, strict=True):
+        for (top, left, image), course in zip(patches, courses, strict=True):
             window = block[:, top : top + image.shape[0], left : left + image.shape[1]]
-            window += trace[start:stop, None, None] * image
+            window += course[:, None, None] * image
+        return block
+
+    def frames(block: FloatArray, start: int) -> FloatArray:
+        block = lit(block, light[:, start : start + len(block)])
         if molecules is not None:
             render_molecules(block, start, molecules, pixel, margin)
         return block
 
-    def resting(image: FloatArray) -> FloatArray:
-        image = image + step.background_photons
-        for (top, left, patch), level in zip(patches, rest, strict=True):
-            image[top : top + patch.shape[0], left : left + patch.shape[1]] += level * patch
-        return image
-
-    return scene.add(Layer(step.kind, frames, resting))
+    return scene.add(Layer(step.kind, frames, lambda image: lit(image[None], rest)[0]))
 
 
 def neuropil(scene: Scene, step: Neuropil) -> Scene:
@@ -59,20 +56,22 @@ def neuropil(scene: Scene, step: Neuropil) -> Scene:
     if scene.bleaching is not None and scene.n_cells:
         temporal = temporal * _mean_over_cells(scene.bleaching)
 
-    def light(block: FloatArray, start: int) -> FloatArray:
-        for course, pattern in zip(temporal, spatial, strict=True):
-            block = block + course[start : start + len(block), None, None] * pattern
+    def lit(block: FloatArray, courses: FloatArray) -> FloatArray:
+        for course, pattern in zip(courses, spatial, strict=True):
+            block = block + course[:, None, None] * pattern
         return block
 
-    def resting(image: FloatArray) -> FloatArray:
-        for course, pattern in zip(temporal, spatial, strict=True):
-            image = image + mean(course) * pattern
-        return image
-
+    rest = np.array([[mean(course)] for course in temporal])
     scene = replace(
         scene, neuropil_temporal=temporal, neuropil_spatial=scene.crop(spatial), neuropil_population=population
     )
-    return scene.add(Layer(step.kind, light, resting))
+    return scene.add(
+        Layer(
+            step.kind,
+            lambda block, start: lit(block, temporal[:, start : start + len(block)]),
+            lambda image: lit(image[None], rest)[0],
+        )
+    )
 
 
 def _pattern(noise: FloatArray, sigma_px: float, contrast: float) -> FloatArray:
