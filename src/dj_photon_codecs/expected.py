@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import warnings
 from dataclasses import dataclass, replace
@@ -115,13 +114,14 @@ def _estimated(source: Source, calibration: Calibration | None, step: float) -> 
 def _ratio(plan: Plan) -> float:
     """Return the compression ratio of a few chunks spread over the movie."""
     source, chunk = plan.request.source, plan.request.grid.chunk
-    places = [range(0, n, size) for n, size in zip(source.shape, chunk, strict=True)]
-    total = math.prod(len(along) for along in places)
+    places = [-(-n // size) for n, size in zip(source.shape, chunk, strict=True)]
+    total = math.prod(places)
     count = min(total, _CHUNKS, max(1, _PIXELS // math.prod(chunk)))
     coder = object_format(plan.metadata, "the estimate").coder
     raw = stored = 0
     for i in range(count):
-        at = _nth(places, (2 * i + 1) * total // (2 * count))
+        place = np.unravel_index((2 * i + 1) * total // (2 * count), places)
+        at = [int(index) * size for index, size in zip(place, chunk, strict=True)]
         frames = source.read(at[0], min(at[0] + chunk[0], source.shape[0]))
         counts = frames[(slice(None), *(slice(start, start + n) for start, n in zip(at[1:], chunk[1:], strict=True)))]
         missing = [(0, n - have) for n, have in zip(chunk, counts.shape, strict=True)]
@@ -129,8 +129,3 @@ def _ratio(plan: Plan) -> float:
         stored += len(coder.encode(plan.encoding.prepared(full)))
         raw += counts.nbytes
     return raw / max(stored, 1)
-
-
-def _nth(places: list[range], number: int) -> tuple[int, ...]:
-    """Return the start of the ``number``-th chunk, in C order."""
-    return next(itertools.islice(itertools.product(*places), number, None))

@@ -14,7 +14,7 @@ from dj_photon_codecs import Calibration, calibrate, write_movie
 from dj_photon_codecs.fidelity import FidelityReport, fidelity_report, science_report
 from dj_photon_codecs.simulation import presets, simulate
 from dj_photon_codecs.viz import transfer_curve_svg, transfer_curve_text
-from dj_photon_codecs.viz.axes import draw_transfer_curve, save_transfer_curve
+from dj_photon_codecs.viz.curve import draw_transfer_curve, save_transfer_curve
 
 GIVEN = Calibration.given(20.0, 100.0)
 
