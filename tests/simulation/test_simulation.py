@@ -621,8 +621,8 @@ def test_what_is_not_a_spec_is_refused(change: dict[str, Any], message: str) -> 
         (PlaceNeurons, {"depth_min_um": 5, "depth_max_um": 4}, "depth_max_um is 4"),
         (CellActivity, {"tau_rise_s": 1, "tau_decay_s": 1}, "tau_rise_s is 1"),
         (CellOptics, {"numerical_aperture": 1.4}, "numerical_aperture is 1.4"),
-        (CellOptics, {"focal_depth_um": -1}, "focal_depth_um is -1"),
-        (CellOptics, {"depth_of_field_um": 0}, "depth_of_field_um is 0"),
+        (CellOptics, {"focal_depth_um": -1}, "focal_depth_um"),
+        (CellOptics, {"depth_of_field_um": 0}, "depth_of_field_um"),
     ],
 )
 def test_values_that_contradict_each_other_are_refused(step: Any, values: dict[str, float], message: str) -> None:

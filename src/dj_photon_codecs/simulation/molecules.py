@@ -10,6 +10,7 @@ import numpy as np
 from .._typing import FloatArray
 from .arithmetic import decay, erf, log
 from .draws import Stream, lognormal, two_states
+from .footprints import clip
 from .optics import SPOT_WIDTH
 from .scene import Scene
 from .steps import Molecules
@@ -96,8 +97,5 @@ def render_molecules(block: FloatArray, start: int, truth: MoleculeTruth, pixel_
         ]
         photons = truth.photons[lit, frame].tolist()
         for (row, column), bright, by, bx in zip((corners - reach).astype(int).tolist(), photons, *share, strict=True):
-            rows = slice(max(0, -row), max(0, min(by.size, image.shape[0] - row)))
-            columns = slice(max(0, -column), max(0, min(bx.size, image.shape[1] - column)))
-            if rows.stop > rows.start and columns.stop > columns.start:
-                spot = bright * by[rows, None] * bx[None, columns]
-                image[row + rows.start : row + rows.stop, column + columns.start : column + columns.stop] += spot
+            top, left, spot = clip((row, column, bright * by[:, None] * bx), image.shape)
+            image[top : top + spot.shape[0], left : left + spot.shape[1]] += spot

@@ -114,14 +114,7 @@ def finalize(scene: Scene, spec: Spec) -> Recording:
 
 
 def simulate(spec: Spec) -> Recording:
-    """The recording that a spec describes: always the same one, byte for byte.
-
-    Examples
-    --------
-    >>> from dj_photon_codecs.simulation import presets, simulate
-    >>> simulate(presets.photon_counting(height_px=32, width_px=32, n_frames=3)).observed.shape
-    (3, 32, 32)
-    """
+    """The recording that a spec describes: always the same one, byte for byte."""
     return finalize(build_scene(spec), spec)
 
 

@@ -282,9 +282,7 @@ def _attributes(path: Path) -> Json:
         raise FormatError(
             f"there is no complete recording at {path}: its zarr.json cannot be read ({type(error).__name__}: {error})"
         ) from error
-    attributes: Any = document
-    for key in ("attributes", _ATTRIBUTE):
-        attributes = attributes.get(key) if isinstance(attributes, dict) else None
+    attributes: Any = document.get("attributes", {}).get(_ATTRIBUTE)
     if not isinstance(attributes, dict):
         raise FormatError(f"{path} is a Zarr group, but not a recording: it has no attribute {_ATTRIBUTE!r}")
     version = attributes.get("format_version")

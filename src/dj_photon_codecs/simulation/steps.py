@@ -108,9 +108,9 @@ class CellOptics(Step):
     """Depth at which the unscattered light falls to 1/e [um]."""
     scatter_blur_per_um: NonNegativeFloat = 0.03
     """Standard deviation of the scattered light per depth [um/um]."""
-    focal_depth_um: float | Literal["auto"] = "auto"
+    focal_depth_um: NonNegativeFloat | Literal["auto"] = "auto"
     """Depth in focus [um], or "auto": the depth with the most light of cells in focus."""
-    depth_of_field_um: float | Literal["auto"] = "auto"
+    depth_of_field_um: PositiveFloat | Literal["auto"] = "auto"
     """Full depth in focus [um], or "auto": where the blur stays within a soma (see :mod:`.optics`)."""
 
     @model_validator(mode="after")
@@ -118,10 +118,6 @@ class CellOptics(Step):
         aperture, index = self.numerical_aperture, self.refractive_index
         if aperture >= index:
             raise ValueError(f"numerical_aperture is {aperture}, must be below refractive_index={index}")
-        if self.focal_depth_um != "auto" and self.focal_depth_um < 0:
-            raise ValueError(f"focal_depth_um is {self.focal_depth_um}, must be 'auto' or at least 0")
-        if self.depth_of_field_um != "auto" and self.depth_of_field_um <= 0:
-            raise ValueError(f"depth_of_field_um is {self.depth_of_field_um}, must be 'auto' or above 0")
         return self
 
 
