@@ -108,7 +108,7 @@ def test_molecules_come_back(tmp_path: Path) -> None:
 
 
 def test_nothing_is_written_over(recording: Recording, saved: Path) -> None:
-    with pytest.raises(ConfigurationError, match="something at"):
+    with pytest.raises(ConfigurationError, match="something is already at"):
         recording.save(saved)
 
 
@@ -393,7 +393,7 @@ def test_a_streamed_video_never_holds_the_movie(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"path": "movie.gif"}, "no suffix of .mp4"),
+        ({"path": "movie.gif"}, "must end in one of .mp4"),
         ({"fps": 0}, "fps is 0"),
         ({"vmin": 5, "vmax": 5}, "vmax is 5, must be above vmin=5"),
     ],

@@ -1,7 +1,7 @@
-"""Recordings that the simulator minisim saved (format version 2), read from the layout of their folder.
+"""Read recordings saved by the simulator minisim (format version 2).
 
-A Zarr V2 group: ``observed`` (time, height, width) of whole numbers in float32, ``ground_truth/`` with one array per
-name, ``ground_truth/planted/`` with the sharp footprints one after another, ``spec.json`` with that program's spec.
+They are Zarr V2 groups: ``observed`` (time, height, width) of whole numbers in float32, ``ground_truth/`` with one
+array per name, ``ground_truth/planted/`` with the concatenated sharp footprints, ``spec.json`` with minisim's spec.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .footprints import Footprints
 from .truth import AXES, GroundTruth
 
 _FORMAT_VERSION = 2
-#: What every such recording has.
+#: Arrays that every recording has.
 _REQUIRED = (
     "observed_sigma_px", "observed_gain", "C", "S", "centers_um", "amplitude_per_cell", "in_focus", "detectable"
 )  # fmt: skip
@@ -34,9 +34,9 @@ def is_minisim(path: Path) -> bool:
 def load_minisim(path: Path) -> tuple[Json, AnyArray, GroundTruth, Calibration]:
     """Spec, counts, truth and noise model of a recording of minisim.
 
-    Its truth has the names of this package's, and shifts of the same sense, but light in minisim's own units instead of
-    photons. The spec stays a mapping. ``snr`` is NaN, for it is not saved. minisim's own hash of the spec is not
-    documented, and so not checked. A damaged folder raises FormatError, or whatever zarr and numpy make of it.
+    The truth has the same names and the same sign of shifts as this package's, but light is in minisim's own units
+    instead of photons. The spec stays a mapping. ``snr`` is not saved, so it is NaN. minisim's hash of the spec is
+    undocumented and not checked. A damaged folder raises FormatError, or any error of zarr or numpy.
     """
     version = _attributes(path).get("format_version")
     if version != _FORMAT_VERSION:

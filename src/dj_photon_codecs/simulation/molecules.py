@@ -1,4 +1,4 @@
-"""Single molecules: Brownian motion, blinking, bleaching, and the spots they make."""
+"""Single molecules: Brownian motion, blinking, bleaching, and their spots in the image."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from .scene import Scene
 from .steps import Molecules
 from .truth import MoleculeTruth
 
-#: Standard deviations of a spot that are drawn: 6e-5 of its light lies outside.
+#: Radius to which a spot is drawn [standard deviations]; 6e-5 of its light lies beyond.
 _REACH = 4.0
-#: Part of the field of view by which the molecules' plane is wider on each side.
+#: Margin of the molecules' plane on each side, as a fraction of the field of view.
 _BORDER = 0.1
 
 
@@ -54,13 +54,13 @@ def molecules(scene: Scene, step: Molecules) -> Scene:
 
 
 def _reflect(place: FloatArray, extent: FloatArray) -> FloatArray:
-    """Positions mirrored at the walls of the box."""
+    """Reflect positions at the walls of the box."""
     place = np.abs(place)
     return np.abs(extent - np.abs(extent - place))
 
 
 def _emitting(scene: Scene, step: Molecules, n: int, dt: float) -> FloatArray:
-    """1 in the frames in which a molecule is on, else 0: (molecule, time)."""
+    """1 in frames in which a molecule is on, else 0: (molecule, time)."""
     frames = scene.acquisition.n_frames
     chance = Stream(scene.seed, step.kind, "blinking").uniform(frames + 1, n)
     switch_off = 1 - decay(dt, step.on_s) if step.off_s > 0 else 0.0

@@ -1,4 +1,4 @@
-"""The microscope: cells blurred and dimmed by their depth, excitation, vignette, leakage.
+"""The microscope: blur and dimming of cells with depth, uneven illumination and collection, leakage.
 
 With h the distance from the focal plane, n the refractive index, NA = n sin(alpha) the aperture and z the depth:
 
@@ -31,12 +31,12 @@ from .steps import CellOptics, IlluminationProfile, Leakage, Vignette
 
 #: Gaussian width of a point in focus, in units of wavelength / numerical aperture.
 SPOT_WIDTH = 0.21
-#: Depths that "auto" focus tries.
+#: Number of depths that "auto" focus tries.
 _FOCUS_TRIALS = 129
 
 
 def cell_optics(scene: Scene, step: CellOptics) -> Scene:
-    """Width of the blur, part of the light left, and focus, for each cell."""
+    """Blur width, fraction of light left, and focus, for each cell."""
     depth = scene.centers_um[:, 0]
     two_photon = step.excitation == "two_photon"
     aperture, index = step.numerical_aperture, step.refractive_index
@@ -67,7 +67,7 @@ def cell_optics(scene: Scene, step: CellOptics) -> Scene:
 
 
 def best_focus(depth_um: FloatArray, light: FloatArray, depth_of_field_um: float) -> float:
-    """The depth with the most light of cells in focus; the shallowest of equals, 0 without cells."""
+    """The depth with the most light from cells in focus; the shallowest of equals, 0 without cells."""
     if depth_um.size == 0:
         return 0.0
     low, high = float(depth_um.min()), float(depth_um.max())
@@ -76,7 +76,7 @@ def best_focus(depth_um: FloatArray, light: FloatArray, depth_of_field_um: float
 
 
 def _distance(scene: Scene, offset_y: float = 0.0, offset_x: float = 0.0) -> FloatArray:
-    """Distance of each pixel from a centre, 1 in the corners of a centred field of view."""
+    """Distance of each pixel from a centre, in units of that from the middle of the field of view to its corners."""
     height, width = scene.fov_shape
     y = np.arange(height) - ((height - 1) / 2 + offset_y)
     x = np.arange(width) - ((width - 1) / 2 + offset_x)
@@ -93,7 +93,7 @@ def profile(scene: Scene, step: IlluminationProfile) -> Scene:
 
 
 def leakage(scene: Scene, step: Leakage) -> Scene:
-    """Add light that never met the tissue."""
+    """Add excitation light that passed the filters."""
     if step.profile == "flat":
         light = np.full(scene.fov_shape, step.photons)
     else:

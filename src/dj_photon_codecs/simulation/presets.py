@@ -1,4 +1,4 @@
-"""Recordings of four kinds of microscope, to start from: change them with ``spec.model_copy(update=...)``.
+"""Starting points for four kinds of microscope: change them with ``spec.model_copy(update=...)``.
 
 Each takes the seed, and the size and length of the movie, as :class:`.Spec` and :class:`.Acquisition` have them.
 """
@@ -41,7 +41,7 @@ def one_photon_miniscope(seed: int = 0, height_px: int = 192, width_px: int = 19
 
 
 def two_photon_raster(seed: int = 0, height_px: int = 192, width_px: int = 192, n_frames: int = 200) -> Spec:
-    """A scanned focus in cortex: ringed cells on dark neuropil, a photomultiplier with excess noise and a pedestal."""
+    """A two-photon microscope in cortex: ringed cells on dark neuropil, a photomultiplier with excess noise."""
     parts = (
         _CORTEX.model_copy(update={"soma_radius_um": 6.5}),
         steps.CellActivity(baseline_photons=200.0, brightness_cv=0.4, dff_per_spike=0.5, tau_decay_s=0.7),
@@ -62,7 +62,7 @@ def two_photon_raster(seed: int = 0, height_px: int = 192, width_px: int = 192, 
 
 
 def photon_counting(seed: int = 0, height_px: int = 192, width_px: int = 192, n_frames: int = 200) -> Spec:
-    """A two-photon microscope that counts pulses: a tenth of a photon a pixel in the dark parts, no other noise."""
+    """A photon-counting two-photon microscope: 0.1 photons per pixel in dark regions, no noise but shot noise."""
     parts = (
         _CORTEX,
         steps.CellActivity(baseline_photons=50.0, dff_per_spike=0.5, tau_decay_s=0.7),
@@ -91,7 +91,7 @@ def single_molecule_tirf(seed: int = 0, height_px: int = 128, width_px: int = 12
     return Spec(seed=seed, acquisition=acquisition, steps=parts)
 
 
-#: All of them, by name.
+#: All presets, by name.
 PRESETS = {
     make.__name__: make for make in (one_photon_miniscope, two_photon_raster, photon_counting, single_molecule_tirf)
 }

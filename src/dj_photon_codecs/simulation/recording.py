@@ -52,7 +52,7 @@ _ARRAYS = {
 
 
 class MissingStageError(PhotonCodecError, KeyError):
-    """The recording has no such stage; the text lists those it has."""
+    """The recording has no such stage; the message lists those it has."""
 
     def __str__(self) -> str:
         return Exception.__str__(self)  # KeyError's own shows a repr
@@ -60,10 +60,10 @@ class MissingStageError(PhotonCodecError, KeyError):
 
 @dataclass(frozen=True, eq=False)
 class Recording:
-    """A movie of counts, its spec and its truth; shapes or a dtype that do not fit raise InvalidMovieError."""
+    """A movie of counts, its spec and its truth; inconsistent shapes or dtypes raise InvalidMovieError."""
 
     spec: Spec | Mapping[str, Any]
-    """The :class:`Spec`, or for a recording of minisim its spec as a mapping."""
+    """The :class:`Spec`; for a recording of minisim, its spec as a mapping."""
     observed: AnyArray
     """Counts [ADU]: unsigned integers (time, height, width)."""
     ground_truth: GroundTruth
@@ -71,8 +71,8 @@ class Recording:
     calibration: Calibration
     """The sensor's exact noise model: see :func:`.true_calibration`."""
     snapshots: Mapping[str, AnyArray] = field(default_factory=dict)
-    """Expected photons after the steps that ``spec.output.snapshots`` names: float32 (time, height, width), of the
-    canvas for steps before the motion."""
+    """Expected photons after each step in ``spec.output.snapshots``: float32 (time, height, width), on the canvas for
+    steps before the motion."""
 
     __repr__ = brief_repr
 
@@ -111,8 +111,8 @@ class Recording:
         stages = {**self.snapshots, "observed": self.observed}
         if name not in stages:
             raise MissingStageError(
-                f"no stage {name!r} in this recording; it has {', '.join(stages)}. Others are kept when the spec's "
-                "output.snapshots names them"
+                f"no stage {name!r} in this recording; it has {', '.join(stages)}. To keep another, name it in the "
+                "spec's output.snapshots"
             )
         return stages[name]
 
@@ -126,7 +126,7 @@ class Recording:
         return PhotonMovie(self.observed, calibration=self.calibration, step=step, profile=profile)
 
     def save(self, path: str | os.PathLike[str], *, step: float = 0.5, profile: str = "standard") -> Path:
-        """Keep the recording in one folder, which appears when it is complete.
+        """Save the recording in one folder, which appears when it is complete.
 
         Parameters
         ----------
@@ -134,16 +134,16 @@ class Recording:
             A folder that does not exist yet.
         step, profile
             How the movie is stored, as in :func:`dj_photon_codecs.write_movie`. By default its counts come back within
-            the codec's bound, half a step of their noise; ``profile="lossless"`` brings the same counts back.
+            the codec's bound, half a step of their noise; with ``profile="lossless"`` they come back unchanged.
 
         Raises
         ------
         ConfigurationError
-            When there is something at ``path``, or for a step or profile out of range.
+            If ``path`` exists, or a step or profile is out of range.
         """
         path = Path(path)
         if path.exists() or path.is_symlink():
-            raise ConfigurationError(f"save: there is something at {path} already; remove it, or save elsewhere")
+            raise ConfigurationError(f"save: something is already at {path}; remove it, or save elsewhere")
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.parent / f".{path.name}.{uuid.uuid4().hex}.partial"
         partial.mkdir()
@@ -157,12 +157,12 @@ class Recording:
 
     @staticmethod
     def load(path: str | os.PathLike[str]) -> Recording:
-        """Open a recording from the folder that :meth:`save` or minisim wrote.
+        """Open a recording from a folder written by :meth:`save` or minisim.
 
         Raises
         ------
         FormatError
-            When there is no complete recording, one of a newer version, or one whose spec was edited.
+            If the folder holds no complete recording, one of a newer version, or one whose spec was edited.
         """
         path = Path(path)
         try:
@@ -183,16 +183,16 @@ class Recording:
         vmax: float | None = None,
         progress: bool = True,
     ) -> Path:
-        """The counts as a grey video (H.264 or MPEG-4), to look at.
+        """Write the counts as a grey video (H.264 or MPEG-4), for viewing.
 
         Parameters
         ----------
         path
-            The file; its suffix (.mp4, .mkv, .avi, .mov) says the container.
+            The file; its suffix (.mp4, .mkv, .avi, .mov) selects the container.
         fps
             Frames per second; the recording's own when None.
         vmin, vmax
-            Counts shown as black and as white [ADU]; for None, the 99.9th percentile of 16 frames.
+            Counts shown as black and white [ADU]; by default, white is the 99.9th percentile of 16 frames.
         progress
             Whether to show a progress bar.
 
@@ -207,7 +207,7 @@ class Recording:
 
 
 def _write(recording: Recording, folder: Path, step: float, profile: str) -> None:
-    """Write the folder; the document that makes it a recording comes last."""
+    """Write the folder; ``zarr.json``, which makes it a recording, comes last."""
     spec, truth = recording.spec, recording.ground_truth
     planted, molecules = truth.planted, truth.molecules
     values = spec.to_dict() if isinstance(spec, Spec) else dict(spec)
@@ -319,6 +319,6 @@ def _read_array(path: Path, name: str, digest: str) -> AnyArray:
     if _digest(array) != digest:
         raise FormatError(
             f"{name} of the recording at {path} is not what was saved: a chunk is missing or altered. Simulate the "
-            "spec again, it gives the same recording"
+            "spec again to get the same recording"
         )
     return array

@@ -16,7 +16,7 @@ from .steps import Composite, Neuropil, Vasculature
 
 
 def composite(scene: Scene, step: Composite) -> Scene:
-    """The light of all cells and molecules, on an even background."""
+    """Add the light of all cells and molecules to a uniform background."""
     patches = scene.footprints.blurred(scene.observed_sigma_px, scene.observed_gain)
     light, rest = scene.faded(scene.C), scene.amplitude_per_cell[:, None]
     molecules, pixel, margin = scene.molecules, scene.acquisition.pixel_size_um, scene.margin_px
@@ -38,7 +38,7 @@ def composite(scene: Scene, step: Composite) -> Scene:
 
 
 def neuropil(scene: Scene, step: Neuropil) -> Scene:
-    """Patterns in space that flicker slowly, by themselves and with the mean of the cells."""
+    """Add spatial patterns that fluctuate slowly, by themselves and with the mean of the cells."""
     acquisition, k, frames = scene.acquisition, step.n_components, scene.acquisition.n_frames
     dt = 1 / acquisition.fps
     noise = Stream(scene.seed, step.kind, "space").normal(k, *scene.canvas_shape)
@@ -75,7 +75,7 @@ def neuropil(scene: Scene, step: Neuropil) -> Scene:
 
 
 def _pattern(noise: FloatArray, sigma_px: float, contrast: float) -> FloatArray:
-    """Smooth noise of mean 1 and the given standard deviation (less where it would be negative)."""
+    """Smooth noise of mean 1 and the given standard deviation, clipped at 0."""
     smooth = blur_image(noise, sigma_px)
     smooth = smooth - mean(smooth)
     spread = math.sqrt(mean(smooth * smooth))
@@ -83,7 +83,7 @@ def _pattern(noise: FloatArray, sigma_px: float, contrast: float) -> FloatArray:
 
 
 def _mean_over_cells(values: FloatArray) -> FloatArray:
-    """The mean of (unit, time) over units, added in their order."""
+    """The mean over units of (unit, time), added in a fixed order."""
     result = np.zeros(values.shape[1])
     for row in values:
         result = result + row
@@ -91,7 +91,7 @@ def _mean_over_cells(values: FloatArray) -> FloatArray:
 
 
 def _population(scene: Scene, tau_s: float, dt: float) -> FloatArray:
-    """The cells' mean light relative to rest, smoothed in time, of mean 1; 1 without cells."""
+    """The cells' mean light relative to rest, smoothed in time, with mean 1; 1 without cells."""
     lit = scene.amplitude_per_cell > 0
     if not lit.any():
         return np.ones(scene.acquisition.n_frames)
@@ -104,7 +104,7 @@ def _population(scene: Scene, tau_s: float, dt: float) -> FloatArray:
 
 
 def vasculature(scene: Scene, step: Vasculature) -> Scene:
-    """Dark winding vessels over the tissue."""
+    """Put dark, winding vessels over the tissue."""
     pixel = scene.acquisition.pixel_size_um
     mask = np.zeros(scene.canvas_shape, np.bool_)
     for vessel in range(step.n_vessels):
@@ -117,7 +117,7 @@ def vasculature(scene: Scene, step: Vasculature) -> Scene:
 
 
 def _draw_vessel(mask: AnyArray, stream: Stream, widest_px: float, turn: float) -> None:
-    """Mark a tube from one edge of the canvas to wherever it leaves it, one pixel a step."""
+    """Mark a tube from one edge of the canvas to where it leaves the canvas, one pixel per step."""
     height, width = mask.shape
     edge, along, size = stream.uniform(3).tolist()
     radius = max(widest_px * (1 / 3 + 2 / 3 * size) / 2, 0.5)
