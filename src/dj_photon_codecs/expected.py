@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -80,19 +81,17 @@ def estimate(movie: object, *, step: float = 0.5) -> Estimate:
     ConfigurationError
         If the step is out of range.
     """
-    given, signed = None, False
+    given = None
     if isinstance(movie, PhotonMovie):
-        given, signed = movie.noise_model(), movie.signed
+        given = movie.noise_model()
         step, movie = (step if movie.step is None else movie.step), movie.movie
     check_option("step", step)
-    if names_files(movie):
-        with open_source(movie) as opened:
-            return _estimated(as_source(opened), given, step)
-    source = as_source(movie)
-    return _estimated(replace(source, signed=signed or source.signed), given, step)
+    with open_source(movie) if names_files(movie) else nullcontext(movie) as opened:
+        return _estimated(as_source(opened), given, step)
 
 
 def _estimated(source: Source, calibration: Calibration | None, step: float) -> Estimate:
+    """The estimate for an open movie; its noise is measured unless given."""
     noise = calibration or calibrate(source)
     shown, ratios, reasons = noise, {}, [noise.reason]
     with warnings.catch_warnings():

@@ -202,8 +202,8 @@ class Recording:
             For an unknown suffix, or limits or rates out of range.
         """
         rate = self.fps if fps is None else fps
-        blocks = (self.observed[start : start + 16] for start in range(0, len(self.observed), 16))
-        return write_blocks(path, blocks, self.observed.__getitem__, self.observed.shape, rate, vmin, vmax, progress)
+        counts = self.observed
+        return write_blocks(path, [counts], counts.__getitem__, counts.shape, rate, vmin, vmax, progress)
 
 
 def _write(recording: Recording, folder: Path, step: float, profile: str) -> None:
