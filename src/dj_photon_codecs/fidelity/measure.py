@@ -144,9 +144,7 @@ class _BinSums:
         frames = raw if self._last is None else np.concatenate([self._last, raw])
         self._last = raw[-1:].copy()
         change = np.diff(frames, axis=0)
-        if not len(change):
-            return
-        expected, share = mean[-len(change) :], 2.0
+        expected, share = mean[len(mean) - len(change) :], 2.0
         if change.shape[-2] > 1:
             change, share = np.diff(change, axis=-2), 4.0
             expected = (expected[..., 1:, :] + expected[..., :-1, :]) / 2

@@ -253,10 +253,7 @@ def _read(path: Path) -> Recording:
             f"the recording at {path} names arrays that format version {FORMAT_VERSION} does not have: {unknown}"
         )
     arrays: dict[str, Any] = {name: _read_array(path, name, digest) for name, digest in attributes["sha256"].items()}
-    try:
-        observed = np.asarray(open_movie(str(path / "observed"))[:])
-    except PhotonCodecError as error:
-        raise FormatError(f"the movie of the recording at {path} cannot be read: {error}") from error
+    observed = np.asarray(open_movie(str(path / "observed"))[:])
     places: dict[str, Any] = {name: arrays[f"ground_truth/planted/{name}"] for name in _PLANTED}
     places |= {name: tuple(attributes[name]) for name in _FRAME}
     molecules = attributes["molecules"]
