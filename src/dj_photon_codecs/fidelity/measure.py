@@ -132,7 +132,11 @@ class _BinSums:
         values = (photons, error, error * error, cross, change * change)
         self._sums += [np.bincount(where, value, minlength=_BINS) for value in values]
         sigma = self._pair.codec_sigma(np.maximum(raw, stored))
-        self._count_errors(where, error / sigma.ravel())
+        relative = error / sigma.ravel()
+        cell = np.floor(relative / (self._pair.step or 1.0) / ERROR_CELL + ERROR_CELLS / 2)
+        key = where * ERROR_CELLS + np.clip(cell, 0, ERROR_CELLS - 1).astype(np.int64)
+        self._histogram += np.bincount(key, minlength=self._histogram.size).reshape(self._histogram.shape)
+        np.maximum.at(self.largest, where, np.abs(relative))
         self._measure_noise(raw, mean)
         self.within_bound &= keeps_bound(raw, stored, sigma, self._pair.step)
 
@@ -151,13 +155,6 @@ class _BinSums:
         where = np.searchsorted(_EDGES, self._pair.photons(expected).ravel(), side="right") - 1
         self._differences += np.bincount(where, minlength=_BINS)
         self._squares += np.bincount(where, np.square(change).ravel() / share, minlength=_BINS)
-
-    def _count_errors(self, where: AnyArray, relative: FloatArray) -> None:
-        """Update the histogram and largest error of each bin, from errors in units of the codec's noise."""
-        cell = np.floor(relative / (self._pair.step or 1.0) / ERROR_CELL + ERROR_CELLS / 2)
-        key = where * ERROR_CELLS + np.clip(cell, 0, ERROR_CELLS - 1).astype(np.int64)
-        self._histogram += np.bincount(key, minlength=self._histogram.size).reshape(self._histogram.shape)
-        np.maximum.at(self.largest, where, np.abs(relative))
 
     def bins(self, freedom: float) -> tuple[IntensityBin, ...]:
         """Return the bins that contain pixels."""

@@ -130,14 +130,13 @@ def transfer_curve_text(calibration: Calibration) -> str:
     if axes is None:
         return "no photon transfer curve was measured"
     grid = [[" "] * _COLUMNS for _ in range(_ROWS)]
+    marks = [(point, "o") for point in axes.points]
     if axes.line is not None:
-        (mean0, variance0), (mean1, variance1) = axes.line
-        for n in range(2 * _COLUMNS + 1):
-            share = n / (2 * _COLUMNS)
-            point = (mean0 + share * (mean1 - mean0), variance0 + share * (variance1 - variance0))
-            _put(grid, axes, point, ".")
-    for point in axes.points:
-        _put(grid, axes, point, "o")
+        line = np.linspace(*axes.line, 2 * _COLUMNS + 1).tolist()
+        marks = [*((tuple(point), ".") for point in line), *marks]
+    for point, letter in marks:
+        column, row = axes.place(point, _COLUMNS, _ROWS)
+        grid[min(int(row), _ROWS - 1)][min(int(column), _COLUMNS - 1)] = letter
     top, bottom = (f"{value:.4g}" for value in reversed(axes.variances))
     margin = max(len(top), len(bottom), len("variance"))
     names = [top, "variance", "[ADU^2]", *[""] * (_ROWS - 4), bottom]
@@ -147,12 +146,6 @@ def transfer_curve_text(calibration: Calibration) -> str:
     below = f"{left}{middle:^{max(len(middle) + 2, _COLUMNS - len(left) - len(right))}}{right}"
     note = [] if axes.points else [_GIVEN]
     return "\n".join([*note, *lines, f"{'':>{margin}} +{'-' * _COLUMNS}", f"{'':>{margin}}  {below}"])
-
-
-def _put(grid: list[list[str]], axes: _CurveAxes, point: tuple[float, float], letter: str) -> None:
-    """Set the letter at a point."""
-    column, row = axes.place(point, _COLUMNS, _ROWS)
-    grid[min(int(row), _ROWS - 1)][min(int(column), _COLUMNS - 1)] = letter
 
 
 def save_transfer_curve(calibration: Calibration, path: str | os.PathLike[str]) -> None:
