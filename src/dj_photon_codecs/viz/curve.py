@@ -132,8 +132,10 @@ def transfer_curve_text(calibration: Calibration) -> str:
     grid = [[" "] * _COLUMNS for _ in range(_ROWS)]
     marks = [(point, "o") for point in axes.points]
     if axes.line is not None:
-        line = np.linspace(*axes.line, 2 * _COLUMNS + 1).tolist()
-        marks = [*((tuple(point), ".") for point in line), *marks]
+        (mean0, variance0), (mean1, variance1) = axes.line
+        shares = [n / (2 * _COLUMNS) for n in range(2 * _COLUMNS + 1)]
+        line = [(mean0 + share * (mean1 - mean0), variance0 + share * (variance1 - variance0)) for share in shares]
+        marks = [*((point, ".") for point in line), *marks]
     for point, letter in marks:
         column, row = axes.place(point, _COLUMNS, _ROWS)
         grid[min(int(row), _ROWS - 1)][min(int(column), _COLUMNS - 1)] = letter
