@@ -22,7 +22,7 @@ import numpy as np
 
 from dj_photon_codecs import AnscombeTransformV2, PhotonArray, calibrate, open_source, write_movie
 from dj_photon_codecs.simulation import Spec, presets, simulate
-from dj_photon_codecs.viz.axes import draw_transfer_curve
+from dj_photon_codecs.viz.curve import draw_transfer_curve
 
 #: Pictures are as wide as the text, so that their letters have the same size on a screen.
 _WIDTH = 7.4

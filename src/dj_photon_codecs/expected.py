@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 import warnings
-from dataclasses import dataclass, replace
+from contextlib import nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -81,19 +81,17 @@ def estimate(movie: object, *, step: float = 0.5) -> Estimate:
     ConfigurationError
         If the step is out of range.
     """
-    given, signed = None, False
+    given = None
     if isinstance(movie, PhotonMovie):
-        given, signed = movie.noise_model(), movie.signed
+        given = movie.noise_model()
         step, movie = (step if movie.step is None else movie.step), movie.movie
     check_option("step", step)
-    if names_files(movie):
-        with open_source(movie) as opened:
-            return _estimated(as_source(opened), given, step)
-    source = as_source(movie)
-    return _estimated(replace(source, signed=signed or source.signed), given, step)
+    with open_source(movie) if names_files(movie) else nullcontext(movie) as opened:
+        return _estimated(as_source(opened), given, step)
 
 
 def _estimated(source: Source, calibration: Calibration | None, step: float) -> Estimate:
+    """The estimate for an open movie; its noise is measured unless given."""
     noise = calibration or calibrate(source)
     shown, ratios, reasons = noise, {}, [noise.reason]
     with warnings.catch_warnings():
@@ -115,13 +113,14 @@ def _estimated(source: Source, calibration: Calibration | None, step: float) -> 
 def _ratio(plan: Plan) -> float:
     """Return the compression ratio of a few chunks spread over the movie."""
     source, chunk = plan.request.source, plan.request.grid.chunk
-    places = [range(0, n, size) for n, size in zip(source.shape, chunk, strict=True)]
-    total = math.prod(len(along) for along in places)
+    places = [-(-n // size) for n, size in zip(source.shape, chunk, strict=True)]
+    total = math.prod(places)
     count = min(total, _CHUNKS, max(1, _PIXELS // math.prod(chunk)))
     coder = format_and_grid(plan.metadata, "the estimate")[0].coder
     raw = stored = 0
     for i in range(count):
-        at = _nth(places, (2 * i + 1) * total // (2 * count))
+        place = np.unravel_index((2 * i + 1) * total // (2 * count), places)
+        at = [int(index) * size for index, size in zip(place, chunk, strict=True)]
         frames = source.read(at[0], min(at[0] + chunk[0], source.shape[0]))
         counts = frames[(slice(None), *(slice(start, start + n) for start, n in zip(at[1:], chunk[1:], strict=True)))]
         missing = [(0, n - have) for n, have in zip(chunk, counts.shape, strict=True)]
@@ -129,8 +128,3 @@ def _ratio(plan: Plan) -> float:
         stored += len(coder.encode(plan.encoding.prepared(full)))
         raw += counts.nbytes
     return raw / max(stored, 1)
-
-
-def _nth(places: list[range], number: int) -> tuple[int, ...]:
-    """Return the start of the ``number``-th chunk, in C order."""
-    return next(itertools.islice(itertools.product(*places), number, None))

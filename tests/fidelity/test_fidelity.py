@@ -1,4 +1,4 @@
-"""The fidelity report finds what was planted in a movie, and nothing in one that was not touched."""
+"""The fidelity report finds planted changes, and none in an untouched movie."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def picture(height: int = 48, width: int = 64) -> npt.NDArray[np.float64]:
 
 
 def movie(rng: np.random.Generator, frames: int = 60, gain: float = 30.0, zero: float = 100.0) -> Counts:
-    """Counts of a scene at rest, read with enough noise that they lie on no lattice."""
+    """Counts of a scene at rest, with enough read noise to hide the lattice of photon numbers."""
     photons = rng.poisson(picture(), (frames, *picture().shape)) + 0.5 * rng.standard_normal((frames, *picture().shape))
     return np.clip(np.rint(zero + gain * photons), 0, 65535).astype(np.uint16)
 
@@ -38,7 +38,7 @@ def model(gain: float = 30.0, zero: float = 100.0) -> Calibration:
 
 
 def counted(report: FidelityReport, low: float = 0.0) -> list[Any]:
-    """The bins above an intensity that enough pixels are in."""
+    """The bins above an intensity that contain enough pixels."""
     return [each for each in report.bins if each.photons > low and each.pixels > 2000]
 
 
@@ -65,7 +65,7 @@ def test_a_lossless_handle_has_no_errors(tmp_path: Path) -> None:
 
 
 def test_a_planted_bias_is_found_at_its_intensity() -> None:
-    """A twentieth of the noise, in the pixels above 30 photons only."""
+    """1/20 of the noise, only in pixels above 30 photons."""
     rng = np.random.default_rng(2)
     counts = movie(rng).astype(np.float64)
     sigma = 30.0 * np.sqrt(picture())
@@ -115,7 +115,7 @@ def test_an_error_beyond_half_a_step_is_found() -> None:
 
 
 def test_a_planted_image_residue_is_found() -> None:
-    """A hundredth of the noise, in proportion to the image, stands out of the spread; without it nothing does."""
+    """1/100 of the noise, in proportion to the image, exceeds the spread; without it nothing does."""
     rng = np.random.default_rng(6)
     counts = movie(rng, frames=400).astype(np.float64)
     noise = 0.14 * 30 * np.sqrt(picture() + 3 / 8) * rng.standard_normal(counts.shape)
@@ -146,7 +146,7 @@ def test_the_report_goes_to_json_and_back(tmp_path: Path) -> None:
     counts = movie(np.random.default_rng(8), frames=12)
     report = fidelity_report(counts, write_movie(tmp_path / "m", PhotonMovie(counts, calibration=model())))
     assert FidelityReport.from_dict(json.loads(json.dumps(report.to_dict(), allow_nan=False))) == report
-    with pytest.raises(FormatError, match="no fidelity report"):
+    with pytest.raises(FormatError, match="not a fidelity report"):
         FidelityReport.from_dict({"shape": [1, 2, 3]})
 
 
@@ -184,7 +184,7 @@ def test_memory_does_not_grow_with_the_movie(tmp_path: Path) -> None:
 
 
 def test_the_limit_of_a_dithered_movie_is_that_of_plain_codes(tmp_path: Path) -> None:
-    """The counts that dither spreads tell no more than the codes: the limit is not that of the counts."""
+    """Dither spreads counts without adding information, so the limit is that of the codes."""
     rng = np.random.default_rng(11)
     counts = np.rint(100 + 30 * rng.poisson(9.0, (30, 64, 64)) + rng.normal(0, 15, (30, 64, 64))).astype(np.uint16)
     handle = write_movie(tmp_path / "m", counts, calibration=Calibration.given(30.0, 92.5), progress=False)
@@ -197,7 +197,7 @@ def test_the_limit_of_a_dithered_movie_is_that_of_plain_codes(tmp_path: Path) ->
 
 
 def test_entropy_limit_is_that_of_the_law() -> None:
-    """Poisson counts of one mean: the entropy of their law, summed."""
+    """For Poisson counts of one mean, it is the entropy of their distribution, computed by summation."""
     counts = np.random.default_rng(10).poisson(7.0, (30, 64, 64)).astype(np.uint16)
     n = np.arange(60)
     law = np.exp(n * math.log(7.0) - 7.0 - np.concatenate([[0], np.cumsum(np.log(n[1:]))]))
@@ -216,7 +216,7 @@ def test_means_of_every_frame_are_taken_as_given() -> None:
     assert report.means_given
 
 
-def test_what_cannot_be_compared_says_why() -> None:
+def test_refused_comparisons_say_why() -> None:
     counts = movie(np.random.default_rng(12), frames=4)
     with pytest.raises(CalibrationError, match=r"ndarray carries no noise model: pass calibration="):
         fidelity_report(counts, counts)
@@ -229,7 +229,7 @@ def test_what_cannot_be_compared_says_why() -> None:
 
 
 def test_exact_errors_are_those_of_many_draws() -> None:
-    """The sum over the law against four million draws of it, at a lattice and with read noise."""
+    """The sum over the distribution agrees with four million draws, on a lattice and with read noise."""
     rng = np.random.default_rng(13)
     for gain, pedestal, read_noise, mean in ((1.0, 0.0, 0.0, 5.3), (2.3, 10.0, 0.5, 1.4), (100.0, 157.0, 0.0, 0.4)):
         exact = exact_errors(mean, conversion_gain=gain, pedestal=pedestal, read_noise=read_noise)
@@ -247,7 +247,7 @@ def test_exact_errors_are_those_of_many_draws() -> None:
 
 
 def test_exact_errors_of_a_known_change() -> None:
-    """Counts that come back one higher have the bias of one count, and no other error; as they were, none."""
+    """Counts that come back one higher have a bias of one count and no other error; unchanged counts have none."""
     up = exact_errors([0.5, 4.0, 90.0], conversion_gain=1.0, stored=lambda x: x + np.uint16(1))
     assert up.bias == pytest.approx(1 / np.sqrt([0.5, 4.0, 90.0]))
     assert up.inflation == pytest.approx(0, abs=1e-12)
@@ -259,7 +259,7 @@ def test_exact_errors_of_a_known_change() -> None:
 
 
 def test_the_report_agrees_with_the_exact_sum_on_a_lattice() -> None:
-    """At 5.3 photons and gain 1 the errors go with the counts; few frames make the mean over time follow them."""
+    """At 5.3 photons and gain 1, errors depend on the counts; with few frames, the mean over time follows them."""
     from dj_photon_codecs import AnscombeTransformV2
 
     counts = np.random.default_rng(14).poisson(5.3, (6, 400, 400)).astype(np.uint16)
@@ -290,7 +290,7 @@ def test_the_length_of_blocks_changes_nothing(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_entropy_of_few_draws_is_corrected() -> None:
-    """Three thousand draws of a thousand equally likely values do not show all of them: 9.97 bits, not 9.7."""
+    """Three thousand draws do not contain all of a thousand equally likely values: 9.97 bits, not 9.7."""
     counts = np.random.default_rng(17).integers(0, 1000, (3, 32, 32)).astype(np.uint16)
     report = fidelity_report(counts, counts, calibration=ONE_TO_ONE, means=np.full((32, 32), 500.0))
     assert report.limit_bits == pytest.approx(math.log2(1000), abs=0.06)

@@ -1,4 +1,4 @@
-"""The analysis behind the science report finds what was planted, and sees when a codec spoils it."""
+"""The analysis behind the science report finds planted cells and spikes, and notices when a codec damages them."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_oasis_without_noise_gives_the_spikes() -> None:
 
 
 def test_oasis_solves_its_problem() -> None:
-    """No other non-negative train costs less: the gradient is 0 at spikes, and nowhere below 0 (conditions of KKT)."""
+    """No other non-negative train costs less: the gradient is 0 at spikes and never negative (KKT conditions)."""
     rng = np.random.default_rng(0)
     trace, decay, penalty = rng.standard_normal(80) + 0.5, 0.8, 0.3
     calcium, spikes = oasis_ar1(trace, decay, penalty=penalty)
@@ -92,8 +92,8 @@ def test_registration_measures_planted_shifts() -> None:
     assert np.abs(back - scene(0, 0)[8:-8, 8:-8]).max() < 0.25
 
 
-def test_activity_shows_cells_and_not_what_is_bright() -> None:
-    """Two of three blobs flicker, for several frames at a time; one is as bright, and still; noise is ever new."""
+def test_activity_shows_active_cells_rather_than_bright_ones() -> None:
+    """Two blobs are active for several frames at a time; a third is as bright but constant."""
     rng = np.random.default_rng(3)
     rows, columns = np.indices((64, 64))
     blob = [np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / 18) for y, x in ((16, 16), (40, 44), (50, 14))]
@@ -108,8 +108,8 @@ def test_activity_shows_cells_and_not_what_is_bright() -> None:
     assert activity.image()[50, 14] < activity.image()[16, 16] / 3
 
 
-def test_noise_is_no_activity() -> None:
-    """What is new in every frame, as noise and quantisation are, leaves a tenth of its own deviation at most."""
+def test_noise_is_not_taken_for_activity() -> None:
+    """Noise and quantisation, which are new in each frame, leave little of their standard deviation."""
     activity = ActivityImage((64, 64), 1.0)
     activity.add(np.random.default_rng(6).standard_normal((900, 64, 64)))
     quiet = ActivityImage((64, 64), 1.0)
@@ -118,7 +118,7 @@ def test_noise_is_no_activity() -> None:
 
 
 def test_a_dip_below_the_baseline_costs_no_spike() -> None:
-    """Coming back to 0 from below is no rise of the fluorescence."""
+    """A return to 0 from below is not a rise in fluorescence."""
     trace = np.concatenate([np.zeros(5), np.full(5, -1.0), np.full(5, 0.4)])
     assert not oasis_ar1(trace, 0.9, smallest=0.5)[1].any()
 
@@ -131,7 +131,7 @@ def test_places_are_matched_once_and_nearest_first() -> None:
 
 @pytest.mark.slow
 def test_an_analysis_finds_the_truth(report: ScienceReport) -> None:
-    """The analysis is a fair judge: on raw counts it is right about motion, cells, traces and spikes."""
+    """On raw counts, motion, cells, traces and spikes are right."""
     assert report.raw.motion_error_px is not None
     assert report.raw.motion_error_px < 0.15
     assert report.raw.trace_truth > 0.9
@@ -142,7 +142,7 @@ def test_an_analysis_finds_the_truth(report: ScienceReport) -> None:
 
 
 def test_storing_changes_less_than_other_noise(report: ScienceReport) -> None:
-    """The default step: traces as the added variance has it, cells within the spread of redrawn noise."""
+    """At the default step, traces change as the added variance predicts, and cells no more than with redrawn noise."""
     assert report.step == 0.5
     np.testing.assert_allclose(report.change.traces, report.expected_traces, atol=1e-3)
     assert np.median(report.change.traces) > 0.999
@@ -165,7 +165,7 @@ def test_the_raw_movie_agrees_with_itself(recording: Recording) -> None:
     assert report.cells_within_redraws is None
 
 
-def test_a_spoilt_movie_is_found_out(recording: Recording) -> None:
+def test_a_damaged_movie_is_noticed(recording: Recording) -> None:
     """Counts several times as noisy, on a higher pedestal, change traces and dF/F."""
     scene = Scene.of(recording)
     raw = analyse(recording.observed, scene)
@@ -178,7 +178,7 @@ def test_a_spoilt_movie_is_found_out(recording: Recording) -> None:
 
 def test_the_report_goes_to_json_and_back_and_reads(report: ScienceReport, tmp_path: Path) -> None:
     assert ScienceReport.from_dict(json.loads(json.dumps(report.to_dict(), allow_nan=False))) == report
-    with pytest.raises(FormatError, match="no science report"):
+    with pytest.raises(FormatError, match="not a science report"):
         ScienceReport.from_dict({"step": 1})
     for words in ("detectable cells, step 0.5 sigma", "spikes, recall", "2 redrawn", "follows from the added variance"):
         assert words in str(report)

@@ -1,4 +1,4 @@
-"""The forward model: what each step promises, held against its formula and its statistics."""
+"""The forward model: each step is compared with its formula and its statistics."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ from dj_photon_codecs.simulation.steps import (
     Vignette,
 )
 
-#: Of the presets at 40 x 48 pixels and 6 frames: the counts and the truth of every machine.
+#: Hash of counts and truth of each preset at 40 x 48 pixels and 6 frames, the same on every machine.
 GOLDEN = {
     "one_photon_miniscope": "7a9d8ab39dd2ac42646d97ff7d35785da72ea59e5ff6fe40df9de70e9890d8aa",
     "two_photon_raster": "1623d5bf29bb6d44ff56c75d2cededb73c57c05dbece580ef4e8260bee49057b",
@@ -58,7 +58,7 @@ GOLDEN = {
 def spec_of(
     *steps: Step, size: int = 64, frames: int = 20, seed: int = 1, keep: tuple[str, ...] = (), **more: Any
 ) -> Spec:
-    """A spec with a sensor of no noise but the photons', unless there is one among the steps."""
+    """A spec; unless the steps include a sensor, one without noise other than shot noise is added."""
     if not any(isinstance(step, Composite) for step in steps):
         raise ValueError("a composite is needed")
     if not isinstance(steps[-1], Sensor):
@@ -109,7 +109,7 @@ def test_a_camera_has_mean_and_variance_of_its_parameters() -> None:
         Sensor(conversion_gain_adu=10.0, excess_noise_factor=2.0),
     ],
 )
-def test_photon_transfer_is_the_calibration_that_is_given(sensor: Sensor) -> None:
+def test_photon_transfer_curve_is_the_given_calibration(sensor: Sensor) -> None:
     """variance = conversion_gain (mean - zero_level), excess noise included."""
     spec = spec_of(Composite(), sensor)
     model = simulate(spec).photon_movie().noise_model()
@@ -133,7 +133,7 @@ def test_saturation_bit_depth_and_full_well() -> None:
 
 @pytest.mark.parametrize("name", sorted(GOLDEN))
 def test_a_preset_gives_these_bytes_on_every_machine(name: str) -> None:
-    """Golden: whoever changes these has to raise the spec's model_version."""
+    """Golden: a change of these needs a new model_version of the spec."""
     recording = simulate(presets.PRESETS[name](seed=7, height_px=40, width_px=48, n_frames=6))
     digest = hashlib.sha256(recording.observed.astype(recording.observed.dtype.newbyteorder("<")).tobytes())
     truth = recording.ground_truth
@@ -143,8 +143,8 @@ def test_a_preset_gives_these_bytes_on_every_machine(name: str) -> None:
     assert digest.hexdigest() == GOLDEN[name]
 
 
-def test_blocks_are_the_movie(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Rendered frame by frame or all at once, the bytes are the same (invariant 7 needs blocks)."""
+def test_blocks_and_the_whole_movie_have_the_same_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rendering frame by frame and all at once give the same bytes (invariant 7 needs blocks)."""
     spec = presets.one_photon_miniscope(height_px=24, width_px=24, n_frames=9)
     whole = simulate(spec).observed
     for pixels in (1, 24 * 24 * 12):
@@ -155,7 +155,7 @@ def test_blocks_are_the_movie(monkeypatch: pytest.MonkeyPatch) -> None:
     np.testing.assert_array_equal(np.concatenate(blocks), whole)
 
 
-def test_a_step_more_does_not_change_what_the_others_draw() -> None:
+def test_adding_steps_does_not_change_what_the_others_draw() -> None:
     plain = simulate(spec_of(*CELLS, Composite())).ground_truth
     more = simulate(spec_of(*CELLS, Bleaching(), Composite(), Neuropil(), Vasculature(), Leakage())).ground_truth
     for name in ("C", "S", "centers_um", "amplitude_per_cell"):
@@ -182,7 +182,7 @@ def test_another_noise_seed_is_the_same_tissue_with_other_noise() -> None:
 # --- cells ------------------------------------------------------------------------------------------------------------
 
 
-def test_neurons_have_the_density_the_slab_and_the_distance() -> None:
+def test_neurons_have_the_given_density_depth_and_distance() -> None:
     place = PlaceNeurons(density_per_mm3=20_000, depth_min_um=50, depth_max_um=150, min_distance_um=15)
     truth = simulate(spec_of(place, CellActivity(), Composite(), size=200, frames=2)).ground_truth
     assert truth.n_units == pytest.approx(20_000 * 0.2 * 0.2 * 0.1, abs=1)
@@ -191,7 +191,7 @@ def test_neurons_have_the_density_the_slab_and_the_distance() -> None:
     assert apart[~np.eye(len(apart), dtype=bool)].min() >= 15
 
 
-def test_footprints_lie_where_centers_say_with_the_area_of_a_soma() -> None:
+def test_footprints_lie_at_their_centers_with_the_area_of_a_soma() -> None:
     place = PlaceNeurons(density_per_mm3=5_000, soma_radius_um=5, irregularity=0, depth_max_um=100)
     truth = simulate(spec_of(place, CellActivity(), Composite(), size=160, frames=2, pixel_size_um=0.8)).ground_truth
     y, x = np.mgrid[:160, :160]
@@ -223,7 +223,7 @@ def test_cells_spike_at_the_rate_of_their_two_states() -> None:
     assert S.mean() * 20 == pytest.approx(0.75 * 0.5 + 0.25 * 10, rel=0.15)
 
 
-def test_bleaching_falls_from_one_towards_what_remains() -> None:
+def test_bleaching_falls_from_one_to_the_remaining_fraction() -> None:
     truth = simulate(spec_of(*CELLS, Bleaching(tau_s=0.1, remaining=0.4), Composite())).ground_truth
     assert truth.bleaching is not None
     np.testing.assert_array_equal(truth.bleaching[:, 0], 1)
@@ -263,7 +263,7 @@ def test_automatic_focus_has_more_light_in_focus_than_any_other_depth() -> None:
 
 
 def test_observed_footprints_are_the_planted_ones_blurred() -> None:
-    """The dense footprints carry the sum, the width and the movie."""
+    """The dense footprints have the right sum and width, and reproduce the movie."""
     spec = spec_of(*CELLS, Bleaching(tau_s=1), CellOptics(), Composite(), keep=("composite",), size=96)
     recording = simulate(spec)
     truth = recording.ground_truth
@@ -305,7 +305,7 @@ def test_neuropil_is_the_sum_of_its_components() -> None:
     assert truth.neuropil_population.mean() == pytest.approx(1)
 
 
-def test_neuropil_flickers_as_slowly_and_as_strongly_as_told() -> None:
+def test_neuropil_has_the_given_time_constant_and_fluctuation() -> None:
     step = Neuropil(fluctuation=0.1, temporal_tau_s=0.5, population_coupling=0, n_components=4)
     course = build_scene(spec_of(Composite(), step, frames=4000, size=8)).neuropil_temporal
     assert course is not None
@@ -315,7 +315,7 @@ def test_neuropil_flickers_as_slowly_and_as_strongly_as_told() -> None:
     assert correlation == pytest.approx(math.exp(-1), abs=0.08)
 
 
-def test_vessels_darken_and_overlap_is_the_part_of_a_cell_below_them() -> None:
+def test_vessels_darken_and_overlap_is_the_fraction_of_a_cell_under_them() -> None:
     steps = (*CELLS, Composite(background_photons=10))
     keep = ("composite", "vasculature")
     vessels = Vasculature(n_vessels=2, absorption=0.7, blur_um=0)
@@ -366,7 +366,7 @@ def test_motion_stays_within_its_bound_and_starts_at_the_reference() -> None:
     np.testing.assert_array_equal(shifts, np.rint(np.asarray(shifts)))
 
 
-def test_motion_has_the_amplitude_that_was_asked_for() -> None:
+def test_motion_has_the_given_amplitude() -> None:
     motion = BrainMotion(max_shift_um=50, amplitude_um=2, locomotion_fraction=1, damping_ratio=0.5, frequency_hz=3)
     shifts = build_scene(spec_of(Composite(), motion, frames=4000, size=4)).shifts
     assert shifts is not None
@@ -424,8 +424,8 @@ def molecule_spec(**values: Any) -> Spec:
     return spec_of(step, Composite(), size=100, frames=40, pixel_size_um=0.1, fps=50.0, keep=("composite",))
 
 
-def test_molecules_diffuse_as_told() -> None:
-    """The slope of the mean squared displacement is 4 D; that of the exposure's mean, but for an offset."""
+def test_molecules_diffuse_with_the_given_coefficient() -> None:
+    """The mean squared displacement has slope 4 D, and an offset because positions are means of the exposure."""
     truth = simulate(molecule_spec(density_per_um2=4, diffusion_um2_per_s=0.05)).ground_truth.molecules
     assert truth is not None
 
@@ -435,7 +435,7 @@ def test_molecules_diffuse_as_told() -> None:
     assert (msd(5) - msd(1)) / (4 * 4 / 50) == pytest.approx(0.05, rel=0.05)
 
 
-def test_spots_hold_their_photons_where_the_molecules_are() -> None:
+def test_spots_lie_at_the_molecules_and_contain_their_photons() -> None:
     spec = molecule_spec(density_per_um2=0.01, photons_per_frame=1000, diffusion_um2_per_s=0.01)
     recording = simulate(spec.model_copy(update={"seed": 3}))
     truth, movie = recording.ground_truth.molecules, recording.stage("composite")
@@ -502,7 +502,7 @@ def test_detectable_is_in_focus_and_three_sigma(miniscope: Recording) -> None:
 
 
 def test_snr_is_that_of_the_light_at_the_cell() -> None:
-    """Against the movie without noise, of a cell at its brightest pixel."""
+    """Compared with the noise-free movie, at the brightest pixel of a cell."""
     sensor = Sensor(quantum_efficiency=0.5, read_noise_e=2, excess_noise_factor=1.5)
     spec = spec_of(*CELLS, Composite(background_photons=20), IlluminationProfile(edge=0.3), sensor)
     truth = simulate(spec).ground_truth
@@ -516,7 +516,7 @@ def test_snr_is_that_of_the_light_at_the_cell() -> None:
         assert truth.snr[unit] == pytest.approx(0.5 * peak / math.sqrt(1.5 * electrons + 4), rel=1e-4)
 
 
-def test_effects_that_are_not_there_are_none() -> None:
+def test_fields_of_steps_that_are_not_in_the_spec_are_none() -> None:
     truth = simulate(spec_of(Composite(background_photons=1), frames=2)).ground_truth
     present = set(truth.arrays())
     assert present == {
@@ -549,7 +549,7 @@ def test_truth_and_recording_are_frozen_and_checked(miniscope: Recording) -> Non
     assert truth.A_observed is truth.A_observed  # made once
 
 
-def test_stages_are_kept_when_asked_for(miniscope: Recording) -> None:
+def test_stages_are_kept_on_request(miniscope: Recording) -> None:
     assert list(miniscope.snapshots) == ["neuropil", "brain_motion", "leakage"]
     assert miniscope.stage("observed") is miniscope.observed
     assert miniscope.stage("leakage").dtype == np.float32
@@ -582,7 +582,7 @@ def test_specs_survive_json_and_hash(name: str) -> None:
     assert presets.PRESETS[name](seed=4).cache_key() != spec.cache_key()
 
 
-def test_cache_key_is_stable_whatever_the_order_of_keys() -> None:
+def test_cache_key_does_not_depend_on_the_order_of_keys() -> None:
     spec = Spec(steps=(Composite(background_photons=1), Sensor()))
     assert spec.cache_key() == "3eb5f8eadc60957c7a2f2702b943a407a48a1bf31a1790a02e09c1b0474b6d3a"
     turned = json.dumps(dict(reversed(json.loads(spec.to_json()).items())))
@@ -607,7 +607,7 @@ def test_cache_key_is_stable_whatever_the_order_of_keys() -> None:
         ({"model_version": 2}, "model_version"),
     ],
 )
-def test_what_is_not_a_spec_is_refused(change: dict[str, Any], message: str) -> None:
+def test_invalid_specs_are_refused(change: dict[str, Any], message: str) -> None:
     values = {"steps": [{"kind": "composite"}, {"kind": "sensor"}], **change}
     with pytest.raises(ValidationError, match=message):
         Spec.model_validate(values)
@@ -621,8 +621,8 @@ def test_what_is_not_a_spec_is_refused(change: dict[str, Any], message: str) -> 
         (PlaceNeurons, {"depth_min_um": 5, "depth_max_um": 4}, "depth_max_um is 4"),
         (CellActivity, {"tau_rise_s": 1, "tau_decay_s": 1}, "tau_rise_s is 1"),
         (CellOptics, {"numerical_aperture": 1.4}, "numerical_aperture is 1.4"),
-        (CellOptics, {"focal_depth_um": -1}, "focal_depth_um is -1"),
-        (CellOptics, {"depth_of_field_um": 0}, "depth_of_field_um is 0"),
+        (CellOptics, {"focal_depth_um": -1}, "focal_depth_um"),
+        (CellOptics, {"depth_of_field_um": 0}, "depth_of_field_um"),
     ],
 )
 def test_values_that_contradict_each_other_are_refused(step: Any, values: dict[str, float], message: str) -> None:
@@ -638,7 +638,7 @@ def test_nothing_in_a_spec_changes() -> None:
         spec.sensor.bit_depth = 9
 
 
-def test_finalize_wants_the_scene_of_its_spec() -> None:
+def test_finalize_needs_the_scene_of_its_spec() -> None:
     spec = spec_of(Composite(background_photons=2), frames=2)
     scene = build_scene(spec)
     np.testing.assert_array_equal(finalize(scene, spec).observed, simulate(spec).observed)
@@ -654,20 +654,20 @@ def test_finalize_wants_the_scene_of_its_spec() -> None:
 
 @pytest.mark.parametrize("name", ["one_photon_miniscope", "two_photon_raster", "photon_counting"])
 def test_calibration_finds_the_sensors_gain(name: str) -> None:
-    """The estimator sees neither spec nor truth."""
+    """The estimator sees neither the spec nor the truth."""
     recording = simulate(presets.PRESETS[name](seed=2, height_px=128, width_px=128, n_frames=80))
     found, true = calibrate(recording.observed), recording.calibration
     assert found.reliable, found.reason
     assert found.conversion_gain == pytest.approx(true.conversion_gain, rel=0.05)
 
 
-def test_photon_counting_has_a_tenth_of_a_photon_in_the_dark() -> None:
+def test_photon_counting_has_a_tenth_of_a_photon_in_dark_regions() -> None:
     counts = simulate(presets.photon_counting(height_px=96, width_px=96, n_frames=100)).observed
     assert 0.05 < np.percentile(counts.mean(0), 10) < 0.2
 
 
-def test_the_room_needs_no_database_and_no_pictures() -> None:
-    """And the package itself imports nothing of it."""
+def test_the_simulation_needs_no_database_and_no_plotting_library() -> None:
+    """And importing the package imports none of its dependencies."""
     code = (
         "import sys, dj_photon_codecs; assert 'pydantic' not in sys.modules and 'numpy' not in sys.modules\n"
         "import dj_photon_codecs.simulation\n"

@@ -14,7 +14,7 @@ from dj_photon_codecs.simulation import arithmetic
 from dj_photon_codecs.simulation.draws import Stream, log_factorial, lognormal, normal_quantile
 
 
-def test_exp_and_log_are_those_of_the_library_to_the_last_places() -> None:
+def test_exp_and_log_agree_with_the_library_to_the_last_places() -> None:
     x = np.linspace(-600, 600, 20_001)
     np.testing.assert_allclose(arithmetic.exp(x), np.exp(x), rtol=4e-16)
     y = np.concatenate([np.exp(x), 1 + np.linspace(-0.3, 0.5, 1000), [1.0]])
@@ -50,7 +50,7 @@ def test_quantile_of_the_normal_law() -> None:
 
 @pytest.mark.parametrize("mean", [0.01, 0.1, 3.0, 9.9, 10.0, 30.0, 250.0, 20_000.0])
 def test_poisson_numbers_follow_the_law(mean: float) -> None:
-    """Chi-squared over all counts that are expected 20 times or more; both methods, both sides of the change at 10."""
+    """Chi-squared over all counts expected 20 times or more, for both methods, on both sides of their border at 10."""
     n = 60_000
     counts = Stream(3, "poisson", str(mean)).poisson(np.full(n, mean))
     low, high = (int(stats.poisson.ppf(p, mean)) for p in (1e-3, 1 - 1e-3))
@@ -64,7 +64,7 @@ def test_poisson_numbers_follow_the_law(mean: float) -> None:
     assert np.all(counts == np.rint(counts))
 
 
-def test_poisson_numbers_of_no_light_are_zero_and_shapes_stay() -> None:
+def test_poisson_numbers_of_mean_0_are_zero_and_keep_their_shape() -> None:
     counts = Stream(0, "dark").poisson(np.zeros((3, 4, 5)))
     assert counts.shape == (3, 4, 5)
     assert not counts.any()
@@ -89,7 +89,7 @@ def test_normal_and_lognormal_and_uniform_numbers() -> None:
     assert stats.kstest(uniform, "uniform").pvalue > 1e-3
 
 
-def test_streams_are_told_apart_by_their_names() -> None:
+def test_streams_differ_by_their_names() -> None:
     first = Stream(1, "a", 2).uniform(4)
     np.testing.assert_array_equal(first, Stream(1, "a", 2).uniform(4))
     for other in (Stream(2, "a", 2), Stream(1, "b", 2), Stream(1, "a", 3), Stream(1, "a")):
@@ -101,7 +101,7 @@ def _hash(*arrays: AnyArray) -> str:
 
 
 def test_numbers_are_these_bits_on_every_machine() -> None:
-    """Golden: whoever changes these changes every recording, and has to raise the spec's model_version."""
+    """Golden: a change of these changes every recording, and needs a new model_version of the spec."""
     stream = Stream(12345, "golden")
     means = np.array([0.1, 1, 9, 10, 30, 1000] * 50)
     arrays = (stream.uniform(100), stream.normal(100), stream.poisson(means), stream.gamma(means + 1))

@@ -24,12 +24,14 @@ from dj_photon_codecs.simulation import (
     Output,
     Recording,
     Spec,
-    folder,
     pipeline,
     presets,
     simulate,
     simulate_video,
     video,
+)
+from dj_photon_codecs.simulation import (
+    recording as recording_module,
 )
 from dj_photon_codecs.simulation.steps import Composite, Sensor
 
@@ -49,7 +51,7 @@ def saved(recording: Recording, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 @pytest.fixture
 def copy(saved: Path, tmp_path: Path) -> Path:
-    """A saved recording to spoil."""
+    """A copy of a saved recording, to be damaged."""
     return Path(shutil.copytree(saved, tmp_path / "copy"))
 
 
@@ -105,8 +107,8 @@ def test_molecules_come_back(tmp_path: Path) -> None:
     assert again.n_units == 0
 
 
-def test_nothing_is_written_over(recording: Recording, saved: Path) -> None:
-    with pytest.raises(ConfigurationError, match="something at"):
+def test_nothing_is_overwritten(recording: Recording, saved: Path) -> None:
+    with pytest.raises(ConfigurationError, match="something is already at"):
         recording.save(saved)
 
 
@@ -115,12 +117,12 @@ def test_nothing_is_written_over(recording: Recording, saved: Path) -> None:
 def test_a_save_that_fails_leaves_nothing_that_loads(
     where: str, killed: bool, recording: Recording, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Invariant 6: wherever it fails; a killed process is one that cannot tidy up either."""
+    """Invariant 6, wherever it fails. A killed process cannot clean up either."""
 
     def fail(*_: Any, **__: Any) -> None:
         raise OSError("disk full")
 
-    home: Any = {"write_movie": folder, "rename": Path}.get(where, zarr)
+    home: Any = {"write_movie": recording_module, "rename": Path}.get(where, zarr)
     monkeypatch.setattr(home, where, fail)
     if killed:
         monkeypatch.setattr(shutil, "rmtree", lambda *_, **__: None)
@@ -146,7 +148,7 @@ def test_an_edited_spec_is_refused(copy: Path) -> None:
         Recording.load(copy)
 
 
-def test_a_spec_with_other_spaces_is_the_same(copy: Path) -> None:
+def test_whitespace_does_not_change_a_spec(copy: Path) -> None:
     (copy / "spec.json").write_text(json.dumps(json.loads((copy / "spec.json").read_text())))
     assert isinstance(Recording.load(copy).spec, Spec)
 
@@ -164,11 +166,11 @@ def test_a_newer_format_is_refused(copy: Path) -> None:
     [
         ("ground_truth/C", "ground_truth/C .* is not what was saved"),
         ("snapshots/leakage", "snapshots/leakage .* is not what was saved"),
-        ("observed", "the movie of the recording .* cannot be read"),
+        ("observed", "the recording at .* cannot be read.*MissingChunkError"),
     ],
 )
-def test_a_missing_chunk_is_no_zeros(name: str, message: str, copy: Path) -> None:
-    """Invariant 5, where Zarr alone would give the fill value."""
+def test_a_missing_chunk_is_not_read_as_zeros(name: str, message: str, copy: Path) -> None:
+    """Invariant 5; Zarr alone would return the fill value."""
     chunks = [path for path in (copy / name / "c").rglob("*") if path.is_file()]
     assert chunks
     chunks[0].unlink()
@@ -192,11 +194,11 @@ def test_a_missing_file_is_named(name: str, copy: Path) -> None:
         ("calibration", {}, "Calibration"),
     ],
 )
-def test_a_spoilt_document_is_an_error_of_the_tree(key: str, value: Any, message: str, copy: Path) -> None:
+def test_a_damaged_document_is_a_format_error(key: str, value: Any, message: str, copy: Path) -> None:
     document = json.loads((copy / "zarr.json").read_text())
     document["attributes"]["dj_photon_simulation"][key] = value
     (copy / "zarr.json").write_text(json.dumps(document))
-    with pytest.raises(PhotonCodecError, match=message):
+    with pytest.raises(FormatError, match=message):
         Recording.load(copy)
     del document["attributes"]["dj_photon_simulation"][key]
     (copy / "zarr.json").write_text(json.dumps(document))
@@ -215,7 +217,7 @@ def test_recordings_pickle_and_stay_frozen(recording: Recording) -> None:
             assert not array.flags.writeable
 
 
-def test_other_zarr_groups_are_no_recordings(tmp_path: Path, recording: Recording) -> None:
+def test_other_zarr_groups_are_refused(tmp_path: Path, recording: Recording) -> None:
     write_movie(str(tmp_path / "movie"), recording.photon_movie(), progress=False)
     with pytest.raises(FormatError, match="not a recording"):
         Recording.load(tmp_path / "movie")
@@ -232,7 +234,7 @@ def test_photon_movie_is_ready_to_write(recording: Recording, tmp_path: Path) ->
     assert handle.step == 1.0
 
 
-def test_a_stage_that_is_missing_is_an_error_of_the_tree(recording: Recording) -> None:
+def test_a_missing_stage_is_an_error_of_the_package(recording: Recording) -> None:
     with pytest.raises(MissingStageError) as caught:
         recording.stage("composite")
     assert isinstance(caught.value, PhotonCodecError)
@@ -263,7 +265,7 @@ def test_a_recording_of_minisim_opens() -> None:
     assert recording.calibration.zero_level == -8.5
 
 
-def test_footprints_of_minisim_lie_where_its_centers_say() -> None:
+def test_footprints_of_minisim_lie_at_their_centers() -> None:
     truth = Recording.load(CUT).ground_truth
     y, x = np.mgrid[:32, :32] + 0.5
     inside = truth.A_planted.sum((1, 2)) == [image.sum() for _, _, image in truth.planted.patches()]
@@ -275,7 +277,7 @@ def test_footprints_of_minisim_lie_where_its_centers_say() -> None:
     assert np.all(truth.A_observed.max((1, 2)) < truth.A_planted.max((1, 2)))
 
 
-def test_a_recording_of_minisim_is_kept_in_this_packages_layout(tmp_path: Path) -> None:
+def test_a_recording_of_minisim_can_be_saved_in_this_packages_layout(tmp_path: Path) -> None:
     recording = Recording.load(CUT)
     again = Recording.load(recording.save(tmp_path / "kept", profile="lossless"))
     np.testing.assert_array_equal(again.observed, recording.observed)
@@ -293,7 +295,7 @@ def test_a_recording_of_minisim_is_kept_in_this_packages_layout(tmp_path: Path) 
         ("ground_truth/planted/offsets", "offsets"),
     ],
 )
-def test_what_a_recording_of_minisim_lacks_is_named(spoil: str, message: str, tmp_path: Path) -> None:
+def test_missing_parts_of_a_recording_of_minisim_are_named(spoil: str, message: str, tmp_path: Path) -> None:
     copy = Path(shutil.copytree(CUT, tmp_path / "copy"))
     target = copy / spoil
     if target.is_dir():
@@ -312,12 +314,12 @@ def test_another_version_of_minisim_is_refused(tmp_path: Path) -> None:
 
 
 def test_parts_that_do_not_fit_together_are_a_format_error(tmp_path: Path) -> None:
-    """A movie with a frame less than its truth, and a spec that is no mapping."""
+    """A movie with one frame less than its truth, and a spec that is not a mapping."""
     kept = Recording.load(CUT).save(tmp_path / "kept")
     counts = open_movie(kept / "observed")[:-1]
     shutil.rmtree(kept / "observed")
     write_movie(kept / "observed", counts, calibration=Calibration.given(1.0, 0.0))
-    with pytest.raises(FormatError, match="do not fit together: Recording: observed has shape"):
+    with pytest.raises(FormatError, match="do not fit together: InvalidMovieError: Recording: observed has shape"):
         Recording.load(kept)
 
     other = Recording.load(CUT).save(tmp_path / "other")
@@ -347,8 +349,8 @@ def test_a_video_shows_the_counts(recording: Recording, tmp_path: Path) -> None:
     assert np.corrcoef(frames[:, :33].ravel(), shown.ravel())[0, 1] > 0.98
 
 
-def test_a_streamed_video_is_the_video_of_the_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What reaches the encoder is the same; what it makes of that may differ a little from run to run."""
+def test_a_streamed_video_equals_that_of_the_recording(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The encoder gets the same frames; its output may differ slightly from run to run."""
     spec = presets.photon_counting(height_px=32, width_px=32, n_frames=20)
     encoded: list[tuple[Any, ...]] = []
     encode = video.write_blocks
@@ -391,12 +393,12 @@ def test_a_streamed_video_never_holds_the_movie(tmp_path: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"path": "movie.gif"}, "no suffix of .mp4"),
+        ({"path": "movie.gif"}, "must end in one of .mp4"),
         ({"fps": 0}, "fps is 0"),
         ({"vmin": 5, "vmax": 5}, "vmax is 5, must be above vmin=5"),
     ],
 )
-def test_videos_refuse_what_they_cannot_show(
+def test_videos_refuse_invalid_options(
     values: dict[str, Any], message: str, recording: Recording, tmp_path: Path
 ) -> None:
     values = {"path": "movie.mp4", "progress": False, **values}
@@ -405,7 +407,7 @@ def test_videos_refuse_what_they_cannot_show(
 
 
 def test_the_cut_is_as_it_was_made() -> None:
-    """Data of another program: nobody edits it by hand."""
+    """Data of another program, never to be edited."""
     digest = hashlib.sha256()
     for path in sorted(path for path in CUT.rglob("*") if path.is_file()):
         digest.update(path.relative_to(CUT).as_posix().encode() + path.read_bytes())

@@ -1,4 +1,4 @@
-"""Pictures say what they show: axes with units, one unit in a panel, and no empty axes without a word."""
+"""Pictures are labelled: axes with units, one unit per panel, and an explanation instead of empty axes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from dj_photon_codecs import Calibration, calibrate, write_movie
 from dj_photon_codecs.fidelity import FidelityReport, fidelity_report, science_report
 from dj_photon_codecs.simulation import presets, simulate
 from dj_photon_codecs.viz import transfer_curve_svg, transfer_curve_text
-from dj_photon_codecs.viz.axes import draw_transfer_curve, save_transfer_curve
+from dj_photon_codecs.viz.curve import draw_transfer_curve, save_transfer_curve
 
 GIVEN = Calibration.given(20.0, 100.0)
 
@@ -30,13 +30,13 @@ def axes_of(n: int) -> Any:
 
 
 def words(axis: Any) -> str:
-    """All that stands in a panel."""
+    """All text in a panel."""
     legend = axis.get_legend()
     texts = [*axis.texts, axis.title, axis.xaxis.label, axis.yaxis.label, *(legend.get_texts() if legend else ())]
     return " | ".join(text.get_text() for text in texts)
 
 
-def test_a_given_noise_model_is_drawn_as_its_line_and_said_to_be_given() -> None:
+def test_a_given_noise_model_is_drawn_as_a_line_and_labelled_as_given() -> None:
     [axis] = axes_of(1)
     draw_transfer_curve(axis, GIVEN)
     (x0, y0), (x1, y1) = axis.lines[0].get_xydata()
@@ -51,7 +51,7 @@ def test_a_given_noise_model_is_drawn_as_its_line_and_said_to_be_given() -> None
     assert ".." in text
 
 
-def test_where_there_is_nothing_to_draw_the_picture_says_why(tmp_path: Path) -> None:
+def test_a_picture_with_nothing_to_draw_says_why(tmp_path: Path) -> None:
     unknown = calibrate(np.full((20, 32, 32), 7, np.uint16))
     [axis] = axes_of(1)
     draw_transfer_curve(axis, unknown)
@@ -90,7 +90,7 @@ def test_a_bin_of_few_pixels_does_not_flatten_the_panel(report: FidelityReport) 
     report.plot(usual)
     replace(report, bins=(few, *report.bins[1:])).plot(axes)
     assert axes[1].get_ylim()[1] < 10
-    assert "+21" in words(axes[1])  # its value is told at the edge
+    assert "+21" in words(axes[1])  # its value is written at the edge
     assert axes[0].get_ylim()[0] > -1
     assert "-3" in words(axes[0])
     assert "+21" not in words(usual[1])

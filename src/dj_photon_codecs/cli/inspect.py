@@ -90,7 +90,7 @@ def calibrate(movie: str, plot: str | None, as_json: bool, **which: Any) -> int:
     if plot is not None and plot.lower().endswith(".svg"):
         Path(plot).write_text(transfer_curve_svg(noise), encoding="utf-8")
     elif plot is not None:
-        from ..viz.axes import save_transfer_curve
+        from ..viz.curve import save_transfer_curve
 
         save_transfer_curve(noise, plot)
     report(as_json, noise.to_dict(), f"{columns(calibration_facts(noise))}\n\n{transfer_curve_text(noise)}")

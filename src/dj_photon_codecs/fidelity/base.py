@@ -48,20 +48,15 @@ class Report:
         try:
             return cast(Self, _rebuilt(cls, document))
         except (KeyError, TypeError, AttributeError) as error:
-            raise FormatError(f"this is no {cls._kind}: {type(error).__name__}: {error}") from error
+            raise FormatError(f"this is not a {cls._kind}: {type(error).__name__}: {error}") from error
 
     def plot(self, where: str | os.PathLike[str] | Sequence[Axes]) -> Figure:
-        """Draw the report in four panels.
+        """Draw the report in four panels, and return the figure.
 
         Parameters
         ----------
         where
             File to write (PNG, PDF or SVG by its name), or four matplotlib axes to draw in.
-
-        Returns
-        -------
-        matplotlib.figure.Figure
-            The figure drawn in.
 
         Raises
         ------

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,19 +27,14 @@ _BLOCK_PIXELS = 1 << 19
 _REMEDY = "pass calibration=Calibration.given(conversion_gain, zero_level)"
 
 
-@contextmanager
-def opened(movie: Any) -> Iterator[Any]:
+def opened(movie: Any) -> AbstractContextManager[Any]:
     """Open a stored movie or a movie file given as a path, closing a file afterwards; pass other objects through."""
     if not isinstance(movie, str | os.PathLike):
-        yield movie
-        return
+        return nullcontext(movie)
     try:
-        stored = open_movie(movie)
+        return nullcontext(open_movie(movie))
     except FormatError:
-        with open_source(movie) as source:
-            yield source
-    else:
-        yield stored
+        return open_source(movie)
 
 
 def blocks(source: Source) -> Iterator[tuple[int, AnyArray]]:

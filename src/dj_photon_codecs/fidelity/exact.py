@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -96,9 +97,7 @@ def exact_errors(
             step=step,
             dither="position",
         )
-
-        def stored(counts: AnyArray) -> AnyArray:
-            return at_every_offset(counts, parameters)
+        stored = partial(at_every_offset, parameters=parameters)
 
     top = float(means.max())
     most = math.ceil(top + _REACH * math.sqrt(top) + _REACH * 2)  # the upper tail at small means is longer

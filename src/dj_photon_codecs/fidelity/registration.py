@@ -67,16 +67,15 @@ def _vertex(line: FloatArray, top: int) -> float:
 
 def moved_back(frames: FloatArray, shifts: FloatArray) -> FloatArray:
     """Undo motion by bilinear interpolation; pixels from outside the frame repeat its edge."""
-    height, width = frames.shape[1:]
     back = np.empty_like(frames)
     for target, frame, (dy, dx) in zip(back, frames, shifts.tolist(), strict=True):
-        target[:] = _interpolated(_interpolated(frame, dy, height, 0), dx, width, 1)
+        target[:] = _interpolated(_interpolated(frame, dy, 0), dx, 1)
     return back
 
 
-def _interpolated(image: FloatArray, shift: float, size: int, axis: int) -> FloatArray:
+def _interpolated(image: FloatArray, shift: float, axis: int) -> FloatArray:
     """Interpolate an image at ``i + shift`` along one axis."""
-    whole = int(np.floor(shift))
+    whole, size = int(np.floor(shift)), image.shape[axis]
     fraction = shift - whole
     first = np.clip(np.arange(size) + whole, 0, size - 1)
     second = np.clip(first + 1, 0, size - 1)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -113,18 +113,25 @@ class FidelityReport(Report):
         return _bias, _inflation, _errors, _residual
 
     def __str__(self) -> str:
-        return "\n".join([*self._head(), "", *self._table(), "", *self._residual(), "", self._size()])
-
-    def _head(self) -> list[str]:
-        """Header lines: movies and largest error."""
         how = f"step {self.step:g} sigma" if self.step else "lossless"
         means = "expected counts as given" if self.means_given else "each pixel's mean over time"
         bound = "within" if self.within_bound else "BEYOND"
-        return [
+        size = "size unknown"
+        if self.ratio is not None and self.bits_per_pixel is not None:
+            size = f"stored in {self.bits_per_pixel:.3f} bits a pixel, {self.ratio:.2f} times smaller"
+        kind = "estimated from means over time" if self.limit_is_estimate else "at the given means"
+        lines = [
             f"Fidelity of {' x '.join(map(str, self.shape))} {self.dtype}, {how}, gain {self.conversion_gain:.4g} "
             f"ADU/photon, zero level {self.zero_level:.4g} ADU",
             f"by {means}; largest error {self.largest_error:.3f} sigma, {bound} half a step and half a count",
+            "",
+            *self._table(),
+            "",
+            *self._residual(),
+            "",
+            f"{size}; the limit is {self.limit_bits:.3f} bits ({kind}), without loss {self.lossless_limit_bits:.3f}",
         ]
+        return "\n".join(lines)
 
     def _table(self) -> list[str]:
         """Table of bias and variance by intensity."""
@@ -155,14 +162,6 @@ class FidelityReport(Report):
             )
         return lines
 
-    def _size(self) -> str:
-        """Line about the size."""
-        size = "size unknown"
-        if self.ratio is not None and self.bits_per_pixel is not None:
-            size = f"stored in {self.bits_per_pixel:.3f} bits a pixel, {self.ratio:.2f} times smaller"
-        kind = "estimated from means over time" if self.limit_is_estimate else "at the given means"
-        return f"{size}; the limit is {self.limit_bits:.3f} bits ({kind}), without loss {self.lossless_limit_bits:.3f}"
-
 
 def _noise(each: IntensityBin) -> str:
     """Format the noise of a bin, with a star if it comes from the noise model."""
@@ -181,9 +180,12 @@ def _with_error(value: float | None, error: float | None, factor: float, unit: s
 _SHOWN = 0.99
 
 
-def _curve(axis: Axes, bins: Sequence[IntensityBin], values: Sequence[float], errors: Sequence[float]) -> None:
-    """Plot values by intensity with bars of two standard errors; annotate those outside the range of most pixels."""
-    photons, heights, bars = [each.photons for each in bins], np.asarray(values), _BAR * np.asarray(errors)
+def _curve(axis: Axes, report: FidelityReport, name: str, factor: float) -> None:
+    """Plot a figure by intensity with bars of two standard errors; annotate those outside the range of most pixels."""
+    bins = [each for each in report.bins if getattr(each, name) is not None]
+    photons = [each.photons for each in bins]
+    heights = factor * np.array([getattr(each, name) for each in bins])
+    bars = _BAR * factor * np.array([getattr(each, f"{name}_error") for each in bins])
     axis.errorbar(photons, heights, yerr=bars, fmt="o-", ms=3, lw=1, capsize=2)
     axis.set_xscale("log")
     axis.set_xlabel("expected photons per pixel")
@@ -207,15 +209,12 @@ def _curve(axis: Axes, bins: Sequence[IntensityBin], values: Sequence[float], er
 
 
 def _bias(report: FidelityReport, axis: Axes) -> None:
-    bins = [each for each in report.bins if each.bias is not None]
-    _curve(axis, bins, [cast(float, each.bias) for each in bins], [cast(float, each.bias_error) for each in bins])
+    _curve(axis, report, "bias", 1)
     axis.set(title="bias: mean of stored - raw counts", ylabel="noise standard deviations")
 
 
 def _inflation(report: FidelityReport, axis: Axes) -> None:
-    bins = [each for each in report.bins if each.inflation is not None]
-    values = [100 * cast(float, each.inflation) for each in bins]
-    _curve(axis, bins, values, [100 * cast(float, each.inflation_error) for each in bins])
+    _curve(axis, report, "inflation", 100)
     if report.step:
         nominal = 100 * report.nominal_inflation
         axis.axhline(nominal, color="C3", ls="--", lw=1, label=f"step$^2$/12 = {nominal:.2f} %")

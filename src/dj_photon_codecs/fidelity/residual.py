@@ -53,9 +53,8 @@ class ResidualSums:
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self._shape = shape
-        self._products, self._pairs = np.zeros((2, len(LAGS)))
+        self._products = np.zeros(len(LAGS))
         self._sum = self._squares = 0.0
-        self._count = 0
         self._longest = max(lag[0] for lag in LAGS)
         self._before: FloatArray = np.empty((0, *shape[1:]))
         self._odd, self._even_counts = np.zeros((2, *shape[1:]))
@@ -64,17 +63,13 @@ class ResidualSums:
         """Add a block of the residual in noise units and of the raw counts; blocks must come in order."""
         self._sum += float(residual.sum())
         self._squares += float(np.vdot(residual, residual))
-        self._count += residual.size
         joined = np.concatenate([self._before, residual])
         old = len(self._before)
         for index, (frames, rows, columns) in enumerate(LAGS):
             later = joined[max(old, frames) :, ..., rows:, columns:]
             first = max(old, frames) - frames
-            height, width = joined.shape[-2] - rows, joined.shape[-1] - columns
-            if height > 0 and width > 0 and len(later):
-                earlier = joined[first : first + len(later), ..., :height, :width]
-                self._products[index] += float(np.einsum("i,i", later.ravel(), earlier.ravel()))
-                self._pairs[index] += later.size
+            earlier = joined[first : first + len(later), ..., : later.shape[-2], : later.shape[-1]]
+            self._products[index] += float(np.einsum("i,i", later.ravel(), earlier.ravel()))
         self._before = joined[-self._longest :].copy()
         first_odd, first_even = (start + 1) % 2, start % 2
         self._odd += residual[first_odd::2].sum(axis=0)
@@ -82,11 +77,15 @@ class ResidualSums:
 
     def lags(self) -> tuple[Lag, ...]:
         """Autocorrelation at each lag that fits into the movie."""
-        mean = self._sum / self._count
-        variance = self._squares / self._count - mean * mean
+        count = math.prod(self._shape)
+        mean = self._sum / count
+        variance = self._squares / count - mean * mean
+        frames, *planes, height, width = self._shape
         found = []
-        for lag, product, pairs in zip(LAGS, self._products, self._pairs, strict=True):
-            if pairs:
+        for lag, product in zip(LAGS, self._products, strict=True):
+            sides = (frames - lag[0], *planes, height - lag[1], width - lag[2])
+            if min(sides) > 0:
+                pairs = math.prod(sides)
                 covariance = product / pairs - mean * mean
                 share = float(covariance / variance) if variance > 0 else 0.0
                 found.append(Lag(*lag, share, 1 / math.sqrt(pairs)))

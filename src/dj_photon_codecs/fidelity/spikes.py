@@ -54,23 +54,22 @@ def oasis_ar1(
     power = powers.tolist()
     shifted = trace - penalty * (1 - decay)
     shifted[-1:] -= penalty * decay
-    values: list[float] = []
-    weights: list[float] = []
-    lengths: list[int] = []
+    pools: list[tuple[float, float, int]] = []  # value at the start, weight, length
     for sample in shifted.tolist():
         value, weight, length = sample, 1.0, 1
-        while values and value < max(values[-1], 0.0) * power[lengths[-1]] + smallest:
-            factor = power[lengths[-1]]
-            joint = weights[-1] + factor * factor * weight
-            value = (weights[-1] * values[-1] + factor * weight * value) / joint
-            weight, length = joint, lengths[-1] + length
-            values.pop(), weights.pop(), lengths.pop()
-        values.append(value)
-        weights.append(weight)
-        lengths.append(length)
-    calcium = np.concatenate([max(v, 0.0) * powers[:n] for v, n in zip(values, lengths, strict=True)])
+        while pools:
+            before, its_weight, its_length = pools[-1]
+            factor = power[its_length]
+            if value >= max(before, 0.0) * factor + smallest:
+                break
+            pools.pop()
+            joint = its_weight + factor * factor * weight
+            value = (its_weight * before + factor * weight * value) / joint
+            weight, length = joint, its_length + length
+        pools.append((value, weight, length))
+    calcium = np.concatenate([max(value, 0.0) * powers[:length] for value, _, length in pools])
     spikes = np.zeros_like(calcium)
-    starts = np.cumsum(lengths)[:-1]
+    starts = np.cumsum([length for *_, length in pools])[:-1]
     spikes[starts] = calcium[starts] - decay * calcium[starts - 1]
     return calcium, np.maximum(spikes, 0.0)
 

@@ -1,4 +1,4 @@
-"""Recordings whose truth is known: a forward model from tissue to camera counts.
+"""Simulated recordings with known ground truth: a forward model from tissue to camera counts.
 
 >>> from dj_photon_codecs.simulation import presets, simulate
 >>> recording = simulate(presets.two_photon_raster(height_px=32, width_px=32, n_frames=4))
@@ -7,7 +7,7 @@
 """
 
 try:
-    import pydantic as _pydantic  # noqa: F401  # asked for first, to say what is missing
+    import pydantic as _pydantic  # noqa: F401  # imported first, for a clear error if it is missing
 except ImportError as error:  # pragma: no cover
     raise ImportError('the simulation needs pydantic: pip install "dj-photon-codecs[simulation]"') from error
 

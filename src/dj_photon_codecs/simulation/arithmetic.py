@@ -1,10 +1,10 @@
 """Elementary functions that give the same bits on every machine.
 
-IEEE 754 fixes the result of +, -, *, / and sqrt to the last bit, but not that of exp, log and their kin, which differ
-in the last place between mathematical libraries and between the SIMD variants that numpy chooses at run time. So does
-the order in which ``numpy.sum`` and a BLAS add. A simulation that promises one recording for one seed therefore uses
-the functions below: polynomials of the exact operations, elementwise, in a fixed order. They are accurate to a few
-units in the last place; the tests hold them against ``math``.
+IEEE 754 fixes the results of +, -, *, / and sqrt to the last bit, but not those of exp, log and the like, which differ
+in the last place between math libraries and between the SIMD variants that numpy picks at run time. The order in which
+``numpy.sum`` and BLAS add also varies. The simulation promises one recording per seed, so it uses the functions below:
+polynomials of the exact operations, elementwise, in a fixed order. They are accurate to a few units in the last place;
+the tests compare them with ``math``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .._typing import FloatArray
 _LN2_HIGH, _LN2_LOW = float.fromhex("0x1.62e42feep-1"), float.fromhex("0x1.a39ef35793c76p-33")
 _PER_LN2 = float.fromhex("0x1.71547652b82fep+0")
 _SQRT_HALF = float.fromhex("0x1.6a09e667f3bcdp-1")
-#: Above it exp overflows, below the negative it is less than any photon count can notice.
+#: Larger arguments make exp overflow; below -700 it is negligible for photon counts.
 _LARGEST_EXPONENT = 700.0
 
 #: 1/k! for the series of exp, and 1/(2k + 1) for that of log.
@@ -42,7 +42,7 @@ def _polynomial(coefficients: tuple[float, ...], x: FloatArray) -> FloatArray:
 
 
 def exp(x: FloatArray | float) -> FloatArray:
-    """e**x; arguments beyond +-700 count as +-700."""
+    """e**x, with x clipped to +-700."""
     x = np.clip(np.asarray(x, np.float64), -_LARGEST_EXPONENT, _LARGEST_EXPONENT)
     k = np.rint(x * _PER_LN2)
     rest = (x - k * _LN2_HIGH) - k * _LN2_LOW
@@ -75,7 +75,7 @@ def erf(x: FloatArray) -> FloatArray:
 
 
 def total(x: FloatArray) -> float:
-    """The sum, rounded once: it does not depend on the order of addition."""
+    """The sum, rounded once, so it does not depend on the order of addition."""
     return math.fsum(np.asarray(x, np.float64).ravel().tolist())
 
 
@@ -85,7 +85,7 @@ def mean(x: FloatArray) -> float:
 
 
 def decay(dt_s: float, tau_s: float) -> float:
-    """What is left after ``dt_s`` of something that decays with time constant ``tau_s``; 0 for ``tau_s`` = 0."""
+    """The fraction left after ``dt_s`` of a decay with time constant ``tau_s``; 0 for ``tau_s`` = 0."""
     return 0.0 if tau_s <= 0 else float(exp(-dt_s / tau_s))
 
 
@@ -100,10 +100,10 @@ def gaussian_kernel(sigma_px: float) -> FloatArray:
 
 
 def blur_patch(patch: FloatArray, sigma_px: float) -> FloatArray:
-    """A small image after a Gaussian blur, grown by the kernel's radius on every side, its sum unchanged.
+    """A small image after a Gaussian blur: larger by the kernel's radius on every side, with the same sum.
 
-    Each pixel of the patch is spread out, rather than each pixel of the result gathered: cheap for a small patch and
-    a wide kernel, which is what a cell far out of focus is.
+    Scattering each pixel of the patch is cheaper than gathering each pixel of the result when the patch is small and
+    the kernel wide, as for a cell far out of focus.
     """
     kernel = gaussian_kernel(sigma_px)
     height, width = patch.shape
@@ -118,7 +118,7 @@ def blur_patch(patch: FloatArray, sigma_px: float) -> FloatArray:
 
 
 def blur_image(image: FloatArray, sigma_px: float) -> FloatArray:
-    """An image after a Gaussian blur, mirrored at its edges, of the same shape."""
+    """An image after a Gaussian blur of the same shape, with mirrored edges."""
     kernel = gaussian_kernel(sigma_px)
     radius = kernel.size // 2
     for _ in range(2):  # along rows, then along columns

@@ -1,4 +1,4 @@
-"""Neurons: where they are, when they spike, how their indicator answers and fades."""
+"""Neurons: where they are, when they spike, how their indicator responds and bleaches."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from .footprints import Footprints, Patch, clip
 from .scene import Scene
 from .steps import Bleaching, CellActivity, PlaceNeurons
 
-#: Trials for a place that keeps the distance.
+#: Attempts to place a neuron at the minimum distance from the others.
 _TRIALS = 30
 #: The outline is a circle with this many harmonics, from the second on.
 _HARMONICS = 4
 
 
 def place_neurons(scene: Scene, step: PlaceNeurons) -> Scene:
-    """Somata at random places of the canvas."""
+    """Place somata at random positions on the canvas."""
     height, width = (n * scene.acquisition.pixel_size_um for n in scene.canvas_shape)
     thickness = step.depth_max_um - step.depth_min_um
     n = round(step.density_per_mm3 * height * width * thickness * 1e-9)
@@ -44,7 +44,7 @@ def place_neurons(scene: Scene, step: PlaceNeurons) -> Scene:
 
 
 def _apart(stream: Stream, n: int, extent: FloatArray, distance: float) -> FloatArray:
-    """Up to ``n`` points of a box, at least ``distance`` from each other."""
+    """Up to ``n`` points in a box, at least ``distance`` apart."""
     trials = stream.uniform(n, _TRIALS if distance > 0 else 1, 3) * extent
     points = np.zeros((n, 3))
     count = 0
@@ -60,7 +60,7 @@ def _apart(stream: Stream, n: int, extent: FloatArray, distance: float) -> Float
 
 
 def _soma(scene: Scene, step: PlaceNeurons, center: FloatArray, wobble: FloatArray) -> Patch:
-    """One footprint, of weight 1 inside, with edges as the pixels' area cuts them."""
+    """One footprint: weight 1 inside, partial weights at the edge."""
     pixel = scene.acquisition.pixel_size_um
     radius = step.soma_radius_um / pixel
     place = [center[axis + 1] / pixel + scene.canvas_shape[axis] / 2 - 0.5 for axis in (0, 1)]
@@ -84,9 +84,9 @@ def _soma(scene: Scene, step: PlaceNeurons, center: FloatArray, wobble: FloatArr
 
 
 def cell_activity(scene: Scene, step: CellActivity) -> Scene:
-    """Spikes of a cell that is quiet or active, and the light of its indicator.
+    """Spikes of cells that are quiet or active, and the light of their indicator.
 
-    A spike adds (exp(-t/decay) - exp(-t/rise)) / peak to dF/F. Spikes sit in the middle of a frame, the light is that
+    A spike adds (exp(-t/decay) - exp(-t/rise)) / peak to dF/F. Spikes occur in the middle of a frame; the light is that
     at its end.
     """
     n, frames, dt = scene.n_cells, scene.acquisition.n_frames, 1 / scene.acquisition.fps
@@ -105,7 +105,7 @@ def cell_activity(scene: Scene, step: CellActivity) -> Scene:
 
 
 def _spikes(scene: Scene, step: CellActivity, n: int, frames: int, dt: float) -> FloatArray:
-    """Numbers of spikes (unit, time): Poisson, at the rate of the state a cell is in."""
+    """Spike counts (unit, time): Poisson, at the rate of each cell's current state."""
     chance = Stream(scene.seed, step.kind, "state").uniform(frames + 1, n)
     wake, calm = 1 - decay(dt, step.quiet_s), 1 - decay(dt, step.active_s)
     active = two_states(chance[0] < step.active_s / (step.active_s + step.quiet_s), chance[1:], wake, calm)
@@ -122,7 +122,7 @@ def _peak(rise: float, fall: float) -> float:
 
 
 def bleaching(scene: Scene, step: Bleaching) -> Scene:
-    """A factor for each cell and frame that falls from 1."""
+    """A factor per cell and frame that falls from 1."""
     n, frames = scene.n_cells, scene.acquisition.n_frames
     tau = step.tau_s * lognormal(Stream(scene.seed, step.kind).normal(n), step.tau_cv)
     t = np.arange(frames).astype(np.float64) / scene.acquisition.fps

@@ -1,10 +1,10 @@
 """Random numbers that are the same on every machine and with every numpy.
 
-numpy promises the raw bits of a bit generator for ever, but not what ``Generator`` makes of them (NEP 19). So the bits
-come from Philox, and the distributions are made here, with the operations of :mod:`.arithmetic`.
+numpy guarantees the raw bits of a bit generator, but not what ``Generator`` makes of them (NEP 19). So the bits come
+from Philox, and the distributions are computed here with the operations of :mod:`.arithmetic`.
 
-Each step of the model has separate streams named after it, one for each frame where it draws per frame: adding a
-step or leaving out frames does not change what the others draw.
+Each step of the model has its own streams, named after it, and one per frame where it draws per frame. Adding a step or
+skipping frames does not change what the others draw.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 from .._typing import AnyArray, FloatArray
 from .arithmetic import exp, log
 
-#: From which mean on Poisson numbers come from transformed rejection instead of inversion.
+#: Smallest mean for which Poisson numbers come from transformed rejection instead of inversion.
 _REJECTION_FROM = 10.0
-#: No Poisson number of mean 10 gets here (probability 1e-158): ends the search if rounding kept the sum below 1.
+#: Ends the search if rounding keeps the sum below 1; a larger Poisson number of mean 10 has probability 1e-158.
 _LARGEST_INVERTED = 200
 
 _LOG_SQRT_2PI = 0.9189385332046727
@@ -51,10 +51,7 @@ _FAR_TAIL = (
 
 
 class Stream:
-    """A sequence of random numbers, named after the step, after what it draws, and the frame where it draws per frame.
-
-    The seed is the recording's.
-    """
+    """A random number stream, identified by the recording's seed and by names: step, purpose, and frame if needed."""
 
     def __init__(self, seed: int, *names: str | int) -> None:
         label = "/".join(str(part) for part in (seed, *names))
@@ -62,7 +59,7 @@ class Stream:
         self._bits = np.random.Philox(key=key)
 
     def uniform(self, *shape: int) -> FloatArray:
-        """Numbers strictly between 0 and 1, of 52 bits."""
+        """Numbers strictly between 0 and 1, with 52 random bits."""
         raw = np.asarray(self._bits.random_raw(math.prod(shape)), np.uint64)
         return (((raw >> np.uint64(12)).astype(np.float64) + 0.5) * 2.0**-52).reshape(shape)
 
@@ -169,9 +166,9 @@ def normal_quantile(p: FloatArray) -> FloatArray:
 
 
 def two_states(on: AnyArray, chance: FloatArray, switch_on: float, switch_off: float) -> AnyArray:
-    """Whether each unit is on after each step, given whether it is on at first: bool of the shape of ``chance``.
+    """Whether each unit is on after each step (steps, unit), given its initial state ``on``.
 
-    ``chance`` has uniform numbers (steps, unit), the others the probabilities to switch in one step.
+    ``chance`` holds uniform numbers (steps, unit); the others are the probabilities to switch in one step.
     """
     states = np.empty(chance.shape, np.bool_)
     for index, row in enumerate(chance):
@@ -180,7 +177,7 @@ def two_states(on: AnyArray, chance: FloatArray, switch_on: float, switch_off: f
 
 
 def lognormal(normal: FloatArray, variation: float) -> FloatArray:
-    """Log-normal numbers of mean 1 and a coefficient of variation, from standard normal ones."""
+    """Log-normal numbers of mean 1 and the given coefficient of variation, from standard normal ones."""
     variance = float(log(1.0 + variation * variation))
     return exp(math.sqrt(variance) * normal - 0.5 * variance)
 

@@ -1,4 +1,4 @@
-"""Footprints of cells on the canvas: each a small image with a place, so that thousands cost little."""
+"""Footprints of cells on the canvas: each a small image with a position, so thousands need little memory."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ Patch = tuple[int, int, FloatArray]
 
 
 def rebuilt(value: Any) -> tuple[Any, ...]:
-    """Pickle a dataclass of frozen arrays by its fields, so that they come back checked and frozen."""
+    """Pickle a dataclass of frozen arrays by its fields, so that unpickling checks and freezes them."""
     return type(value), tuple(getattr(value, field.name) for field in fields(value))
 
 
 def frozen(array: AnyArray) -> AnyArray:
-    """A read-only view: what is frozen stays so, and the caller's own array stays as it is."""
+    """A read-only view; the caller's own array stays writeable."""
     view = np.asarray(array).view()
     view.flags.writeable = False
     return view
@@ -37,18 +37,18 @@ def freeze(value: Any, *names: str) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Footprints:
-    """The sharp footprints of all units, in canvas coordinates; what does not fit together raises InvalidMovieError."""
+    """The sharp footprints of all units, in canvas coordinates; inconsistent arrays raise InvalidMovieError."""
 
     data: AnyArray
     """The images of all units one after another, each row by row: (pixels,) of float."""
     offsets: AnyArray
-    """First row and column of each on the canvas: (unit, 2) of int. May be negative, or reach over the edge."""
+    """First row and column of each on the canvas: (unit, 2) of int. Footprints may extend beyond the canvas."""
     shapes: AnyArray
     """Height and width of each: (unit, 2) of int."""
     canvas_shape: tuple[int, int]
     """Height and width of the canvas [pixels]."""
     fov_offset: tuple[int, int]
-    """Row and column where the field of view at the reference begins on the canvas [pixels]."""
+    """First row and column of the reference field of view on the canvas [pixels]."""
     fov_shape: tuple[int, int]
     """Height and width of the field of view [pixels]."""
 
@@ -76,7 +76,7 @@ class Footprints:
 
     @classmethod
     def of(cls, patches: Sequence[Patch], *frame: tuple[int, int]) -> Footprints:
-        """From one image and place per unit, canvas shape, offset and shape of the field of view."""
+        """From one patch per unit, then canvas shape, offset and shape of the field of view."""
         data = np.concatenate([np.zeros(0), *(image.ravel() for _, _, image in patches)])
         offsets = np.array([patch[:2] for patch in patches], np.int32).reshape(-1, 2)
         shapes = np.array([image.shape for _, _, image in patches], np.int32).reshape(-1, 2)
@@ -89,7 +89,7 @@ class Footprints:
         return len(self.offsets)
 
     def patches(self) -> list[Patch]:
-        """One place on the canvas and image per unit."""
+        """One patch per unit."""
         ends = np.cumsum(self._sizes())
         starts = ends - self._sizes()
         return [
@@ -97,17 +97,26 @@ class Footprints:
             for (top, left), shape, start, end in zip(self.offsets, self.shapes, starts, ends, strict=True)
         ]
 
+    def blurred(self, sigma_px: AnyArray, gain: AnyArray) -> list[Patch]:
+        """The footprints as the objective images them: each blurred by its sigma, times its gain, cut at the canvas."""
+        seen = []
+        for (top, left, image), sigma, factor in zip(self.patches(), sigma_px, gain, strict=True):
+            wide = blur_patch(image, float(sigma)) * float(factor)
+            grown = (wide.shape[0] - image.shape[0]) // 2
+            seen.append(clip((top - grown, left - grown, wide), self.canvas_shape))
+        return seen
+
     def subset(self, mask: AnyArray) -> Footprints:
-        """Those of the units for which ``mask`` is True."""
+        """The footprints of the units for which ``mask`` is True."""
         kept = [patch for patch, keep in zip(self.patches(), mask, strict=True) if keep]
         return Footprints.of(kept, self.canvas_shape, self.fov_offset, self.fov_shape)
 
     def in_view(self) -> AnyArray:
-        """Which units have any weight within the field of view at the reference: (unit,) of bool."""
+        """Which units have any weight in the reference field of view: (unit,) of bool."""
         return np.array([self.to_fov(patch)[2].any() for patch in self.patches()], np.bool_)
 
     def to_fov(self, patch: Patch) -> Patch:
-        """A patch in coordinates of the field of view, cut at its edges (to nothing, where it lies outside)."""
+        """A patch in coordinates of the field of view, cut at its edges; empty if it lies outside."""
         return clip((patch[0] - self.fov_offset[0], patch[1] - self.fov_offset[1], patch[2]), self.fov_shape)
 
     def dense(self, patches: Sequence[Patch]) -> AnyArray:
@@ -120,18 +129,8 @@ class Footprints:
 
 
 def clip(patch: Patch, shape: tuple[int, int]) -> Patch:
-    """A patch cut at the edges of an image of that shape."""
+    """A patch cut at the edges of an image of this shape."""
     top, left, image = patch
     rows = slice(max(0, -top), max(0, min(image.shape[0], shape[0] - top)))
     columns = slice(max(0, -left), max(0, min(image.shape[1], shape[1] - left)))
     return min(max(top, 0), shape[0]), min(max(left, 0), shape[1]), image[rows, columns]
-
-
-def blurred(patches: list[Patch], sigma_px: AnyArray, gain: AnyArray, shape: tuple[int, int]) -> list[Patch]:
-    """Sharp footprints as the objective shows them: each blurred by its sigma, times its gain, cut at the canvas."""
-    seen = []
-    for (top, left, image), sigma, factor in zip(patches, sigma_px, gain, strict=True):
-        wide = blur_patch(image, float(sigma)) * float(factor)
-        grown = (wide.shape[0] - image.shape[0]) // 2
-        seen.append(clip((top - grown, left - grown, wide), shape))
-    return seen

@@ -1,7 +1,7 @@
-"""Recordings that the simulator minisim saved (format version 2), read from the layout of their folder.
+"""Read recordings saved by the simulator minisim (format version 2).
 
-A Zarr V2 group: ``observed`` (time, height, width) of whole numbers in float32, ``ground_truth/`` with one array per
-name, ``ground_truth/planted/`` with the sharp footprints one after another, ``spec.json`` with that program's spec.
+They are Zarr V2 groups: ``observed`` (time, height, width) of whole numbers in float32, ``ground_truth/`` with one
+array per name, ``ground_truth/planted/`` with the concatenated sharp footprints, ``spec.json`` with minisim's spec.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from .._typing import AnyArray, Json
 from ..calibration import Calibration
 from ..errors import FormatError
 from .footprints import Footprints
-from .truth import AXES, GroundTruth, Parts
+from .truth import AXES, GroundTruth
 
 _FORMAT_VERSION = 2
-#: What every such recording has.
+#: Arrays that every recording has.
 _REQUIRED = (
     "observed_sigma_px", "observed_gain", "C", "S", "centers_um", "amplitude_per_cell", "in_focus", "detectable"
 )  # fmt: skip
@@ -31,29 +31,13 @@ def is_minisim(path: Path) -> bool:
     return (path / ".zgroup").is_file() and not (path / "zarr.json").exists()
 
 
-def load_minisim(path: Path) -> Parts:
-    """The parts of a recording of minisim.
+def load_minisim(path: Path) -> tuple[Json, AnyArray, GroundTruth, Calibration]:
+    """Spec, counts, truth and noise model of a recording of minisim.
 
-    Its truth has the names of this package's, and shifts of the same sense, but light in minisim's own units instead of
-    photons. The spec stays a mapping. ``snr`` is NaN, for it is not saved. minisim's own hash of the spec is not
-    documented, and so not checked.
-
-    Raises
-    ------
-    FormatError
-        When something is missing, of another version, or not counts.
+    The truth has the same names and the same sign of shifts as this package's, but light is in minisim's own units
+    instead of photons. The spec stays a mapping. ``snr`` is not saved, so it is NaN. minisim's hash of the spec is
+    undocumented and not checked. A damaged folder raises FormatError, or any error of zarr or numpy.
     """
-    try:
-        return _read(path)
-    except FormatError:
-        raise
-    except (KeyError, OSError, ValueError, TypeError, RuntimeError) as error:
-        raise FormatError(
-            f"the recording of minisim at {path} cannot be read: {type(error).__name__}: {error}"
-        ) from error
-
-
-def _read(path: Path) -> Parts:
     version = _attributes(path).get("format_version")
     if version != _FORMAT_VERSION:
         raise FormatError(
@@ -75,7 +59,7 @@ def _read(path: Path) -> Parts:
     focal = _attributes(truth).get("focal_depth_um")
     focal = None if focal is None else float(focal)
     known = GroundTruth(planted=Footprints(**places), n_frames=len(observed), focal_depth_um=focal, **arrays)
-    return Parts(spec, observed, known, _calibration(spec))
+    return spec, observed, known, _calibration(spec)
 
 
 def _attributes(path: Path) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Single molecules: Brownian motion, blinking, bleaching, and the spots they make."""
+"""Single molecules: Brownian motion, blinking, bleaching, and their spots in the image."""
 
 from __future__ import annotations
 
@@ -10,14 +10,15 @@ import numpy as np
 from .._typing import FloatArray
 from .arithmetic import decay, erf, log
 from .draws import Stream, lognormal, two_states
+from .footprints import clip
 from .optics import SPOT_WIDTH
 from .scene import Scene
 from .steps import Molecules
 from .truth import MoleculeTruth
 
-#: Standard deviations of a spot that are drawn: 6e-5 of its light lies outside.
+#: Radius to which a spot is drawn [standard deviations]; 6e-5 of its light lies beyond.
 _REACH = 4.0
-#: Part of the field of view by which the molecules' plane is wider on each side.
+#: Margin of the molecules' plane on each side, as a fraction of the field of view.
 _BORDER = 0.1
 
 
@@ -53,13 +54,13 @@ def molecules(scene: Scene, step: Molecules) -> Scene:
 
 
 def _reflect(place: FloatArray, extent: FloatArray) -> FloatArray:
-    """Positions mirrored at the walls of the box."""
+    """Reflect positions at the walls of the box."""
     place = np.abs(place)
     return np.abs(extent - np.abs(extent - place))
 
 
 def _emitting(scene: Scene, step: Molecules, n: int, dt: float) -> FloatArray:
-    """1 in the frames in which a molecule is on, else 0: (molecule, time)."""
+    """1 in frames in which a molecule is on, else 0: (molecule, time)."""
     frames = scene.acquisition.n_frames
     chance = Stream(scene.seed, step.kind, "blinking").uniform(frames + 1, n)
     switch_off = 1 - decay(dt, step.on_s) if step.off_s > 0 else 0.0
@@ -96,8 +97,5 @@ def render_molecules(block: FloatArray, start: int, truth: MoleculeTruth, pixel_
         ]
         photons = truth.photons[lit, frame].tolist()
         for (row, column), bright, by, bx in zip((corners - reach).astype(int).tolist(), photons, *share, strict=True):
-            rows = slice(max(0, -row), max(0, min(by.size, image.shape[0] - row)))
-            columns = slice(max(0, -column), max(0, min(bx.size, image.shape[1] - column)))
-            if rows.stop > rows.start and columns.stop > columns.start:
-                spot = bright * by[rows, None] * bx[None, columns]
-                image[row + rows.start : row + rows.stop, column + columns.start : column + columns.stop] += spot
+            top, left, spot = clip((row, column, bright * by[:, None] * bx), image.shape)
+            image[top : top + spot.shape[0], left : left + spot.shape[1]] += spot

@@ -1,4 +1,4 @@
-"""Brain motion: where the tissue lies under the field of view in each frame."""
+"""Brain motion: the position of the tissue under the field of view in each frame."""
 
 from __future__ import annotations
 
@@ -14,24 +14,20 @@ from .draws import Stream, two_states
 from .scene import Layer, Scene
 from .steps import BrainMotion
 
-#: Motion at rest, as part of that during locomotion.
+#: Amplitude at rest, relative to that during locomotion.
 _AT_REST = 0.2
-#: Steps of the integration in one period of the resonance, at least.
+#: Minimum number of integration steps per period of the resonance.
 _STEPS_PER_PERIOD = 40
-
-
-def margin_px(step: BrainMotion, pixel_size_um: float) -> int:
-    """Width of the canvas needed beyond the field of view [pixels]."""
-    return math.ceil(step.max_shift_um / pixel_size_um) + 1
 
 
 def brain_motion(scene: Scene, step: BrainMotion) -> Scene:
     """Shift each frame of the canvas, and cut out the field of view.
 
-    A shift (dy, dx) moves the tissue by dy rows down and dx columns to the right: what was at (y, x) of the reference
-    is at (y + dy, x + dx). The first frame is at the reference, unless a trajectory says otherwise.
+    A shift (dy, dx) moves the tissue dy rows down and dx columns to the right: what was at (y, x) in the reference is
+    at (y + dy, x + dx). The first frame is the reference, unless a trajectory is given.
     """
     shifts = _given(scene, step) if step.trajectory_px is not None else _trajectory(scene, step)
+    shifts = shifts if step.subpixel else np.rint(shifts)
     margin, (height, width) = scene.margin_px, scene.fov_shape
 
     def frames(block: FloatArray, start: int) -> FloatArray:
@@ -44,7 +40,7 @@ def brain_motion(scene: Scene, step: BrainMotion) -> Scene:
 
 
 def _window(canvas: FloatArray, top: float, left: float, height: int, width: int) -> FloatArray:
-    """The part of an image that begins at (top, left), bilinear where those have fractions."""
+    """The part of an image that begins at (top, left), with bilinear interpolation for fractional positions."""
     row, column = math.floor(top), math.floor(left)
     fy, fx = top - row, left - column
     part = canvas[row : row + height + 1, column : column + width + 1]
@@ -56,7 +52,7 @@ def _window(canvas: FloatArray, top: float, left: float, height: int, width: int
 
 
 def _given(scene: Scene, step: BrainMotion) -> FloatArray:
-    """The spec's own trajectory, if it fits."""
+    """The trajectory given in the spec, checked."""
     shifts = np.array(step.trajectory_px, np.float64).reshape(-1, 2)
     if len(shifts) != scene.acquisition.n_frames:
         raise ConfigurationError(
@@ -70,11 +66,11 @@ def _given(scene: Scene, step: BrainMotion) -> FloatArray:
             f"brain_motion.trajectory_px has a shift of {farthest:g} pixels, max_shift_um={step.max_shift_um:g} allows "
             f"{limit:g}: raise max_shift_um, which sets the canvas"
         )
-    return shifts if step.subpixel else np.rint(shifts)
+    return shifts
 
 
 def _trajectory(scene: Scene, step: BrainMotion) -> FloatArray:
-    """A damped oscillator in thermal motion, stronger while the animal runs: (time, 2) [pixels].
+    """Thermal motion of a damped oscillator, stronger while the animal runs: (time, 2) [pixels].
 
     x'' + 2 zeta w x' + w^2 x = noise of density 4 zeta w^3 A^2 has standard deviation A (G. E. Uhlenbeck and L. S.
     Ornstein, Physical Review 36 (1930), 823-841); integrated by the semi-implicit Euler rule.
@@ -93,12 +89,11 @@ def _trajectory(scene: Scene, step: BrainMotion) -> FloatArray:
             speed = speed - tick * pull + (kick * amplitude[frame]) * push
             place = place + tick * speed
         path[frame] = place
-    path = np.clip(path, -step.max_shift_um, step.max_shift_um) / scene.acquisition.pixel_size_um
-    return path if step.subpixel else np.rint(path)
+    return np.clip(path, -step.max_shift_um, step.max_shift_um) / scene.acquisition.pixel_size_um
 
 
 def _running(scene: Scene, step: BrainMotion) -> AnyArray:
-    """Whether the animal runs, frame by frame: two states with the given mean durations."""
+    """Whether the animal runs in each frame: two states with the given mean durations."""
     frames, dt = scene.acquisition.n_frames, 1 / scene.acquisition.fps
     fraction = step.locomotion_fraction
     if fraction in (0.0, 1.0):

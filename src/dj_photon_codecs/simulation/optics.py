@@ -1,4 +1,4 @@
-"""The microscope: cells blurred and dimmed by their depth, excitation, vignette, leakage.
+"""The microscope: blur and dimming of cells with depth, uneven illumination and collection, leakage.
 
 With h the distance from the focal plane, n the refractive index, NA = n sin(alpha) the aperture and z the depth:
 
@@ -20,22 +20,23 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
 from .._typing import FloatArray
 from .arithmetic import exp, power, total
 from .scene import Layer, Scene
-from .steps import CellOptics, IlluminationProfile, Leakage
+from .steps import CellOptics, IlluminationProfile, Leakage, Vignette
 
 #: Gaussian width of a point in focus, in units of wavelength / numerical aperture.
 SPOT_WIDTH = 0.21
-#: Depths that "auto" focus tries.
+#: Number of depths that "auto" focus tries.
 _FOCUS_TRIALS = 129
 
 
 def cell_optics(scene: Scene, step: CellOptics) -> Scene:
-    """Width of the blur, part of the light left, and focus, for each cell."""
+    """Blur width, fraction of light left, and focus, for each cell."""
     depth = scene.centers_um[:, 0]
     two_photon = step.excitation == "two_photon"
     aperture, index = step.numerical_aperture, step.refractive_index
@@ -66,7 +67,7 @@ def cell_optics(scene: Scene, step: CellOptics) -> Scene:
 
 
 def best_focus(depth_um: FloatArray, light: FloatArray, depth_of_field_um: float) -> float:
-    """The depth with the most light of cells in focus; the shallowest of equals, 0 without cells."""
+    """The depth with the most light from cells in focus; the shallowest of equals, 0 without cells."""
     if depth_um.size == 0:
         return 0.0
     low, high = float(depth_um.min()), float(depth_um.max())
@@ -75,7 +76,7 @@ def best_focus(depth_um: FloatArray, light: FloatArray, depth_of_field_um: float
 
 
 def _distance(scene: Scene, offset_y: float = 0.0, offset_x: float = 0.0) -> FloatArray:
-    """Distance of each pixel from a centre, 1 in the corners of a centred field of view."""
+    """Distance of each pixel from a centre, in units of that from the middle of the field of view to its corners."""
     height, width = scene.fov_shape
     y = np.arange(height) - ((height - 1) / 2 + offset_y)
     x = np.arange(width) - ((width - 1) / 2 + offset_x)
@@ -83,26 +84,16 @@ def _distance(scene: Scene, offset_y: float = 0.0, offset_x: float = 0.0) -> Flo
     return np.sqrt(((y * y)[:, None] + (x * x)[None, :]) / corner)
 
 
-def _falloff(scene: Scene, step: IlluminationProfile) -> FloatArray:
-    """1 at the centre, ``edge`` at the distance of the corners, never below 0."""
+def profile(scene: Scene, step: IlluminationProfile) -> Scene:
+    """Excite the field of view unevenly, or collect its light unevenly: 1 at the centre, never below 0."""
     distance = _distance(scene, step.center_offset_y_px, step.center_offset_x_px)
-    return np.maximum(1 - (1 - step.edge) * power(distance, step.exponent), 0.0)
-
-
-def illumination_profile(scene: Scene, step: IlluminationProfile) -> Scene:
-    """Excite the field of view unevenly."""
-    factor = _falloff(scene, step)
-    return replace(scene, illumination=factor).add(Layer.multiplied(step.kind, factor))
-
-
-def vignette(scene: Scene, step: IlluminationProfile) -> Scene:
-    """Lose light towards the corners."""
-    factor = _falloff(scene, step)
-    return replace(scene, vignette=factor).add(Layer.multiplied(step.kind, factor))
+    factor = np.maximum(1 - (1 - step.edge) * power(distance, step.exponent), 0.0)
+    field: dict[str, Any] = {"vignette" if isinstance(step, Vignette) else "illumination": factor}
+    return replace(scene, **field).add(Layer.multiplied(step.kind, factor))
 
 
 def leakage(scene: Scene, step: Leakage) -> Scene:
-    """Add light that never met the tissue."""
+    """Add excitation light that passed the filters."""
     if step.profile == "flat":
         light = np.full(scene.fov_shape, step.photons)
     else:

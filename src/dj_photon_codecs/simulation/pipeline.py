@@ -14,11 +14,10 @@ from .._arguments import check
 from .._typing import AnyArray, FloatArray
 from ..errors import ConfigurationError
 from .cells import bleaching, cell_activity, place_neurons
-from .draws import Stream
-from .footprints import Footprints, blurred
+from .footprints import Footprints
 from .molecules import molecules
-from .motion import brain_motion, margin_px
-from .optics import cell_optics, illumination_profile, leakage, vignette
+from .motion import brain_motion
+from .optics import cell_optics, leakage, profile
 from .recording import Recording
 from .scene import Scene
 from .sensor import count_dtype, expose, true_calibration
@@ -28,31 +27,33 @@ from .tissue import composite, neuropil, vasculature
 from .truth import AXES, DETECTABLE_SNR, GroundTruth, detection_snr
 from .video import write_blocks
 
-#: Pixels of float64 that are rendered at a time: 8 MiB a layer.
+#: Pixels rendered at a time: 8 MiB of float64 per layer.
 _BLOCK_PIXELS = 1 << 20
 
-#: The functions of the steps, by the name of the step.
+#: The function of each step, by the step's name.
 _STEPS: dict[str, Callable[[Scene, Any], Scene]] = {
     step.__name__: step
     for step in (
         place_neurons, cell_activity, bleaching, cell_optics, molecules, composite, neuropil, vasculature, brain_motion,
-        illumination_profile, vignette, leakage,
+        leakage,
     )
-}  # fmt: skip
+} | {"illumination_profile": profile, "vignette": profile}  # fmt: skip
 
 
 def build_scene(spec: Spec) -> Scene:
-    """All steps of a spec but the sensor, applied to an empty canvas.
+    """Apply all steps of a spec except the sensor to an empty canvas.
 
     Raises
     ------
     ConfigurationError
-        For what is no spec, and when a trajectory does not fit the movie.
+        If this is not a spec, or a trajectory does not fit the movie.
     """
     what = "a Spec, such as one of simulation.presets: presets.two_photon_raster()"
     check(isinstance(spec, Spec), "spec", spec, what)
     motion = spec.step("brain_motion")
-    margin = margin_px(motion, spec.acquisition.pixel_size_um) if isinstance(motion, BrainMotion) else 0
+    margin = 0
+    if isinstance(motion, BrainMotion):  # the canvas reaches beyond the field of view
+        margin = math.ceil(motion.max_shift_um / spec.acquisition.pixel_size_um) + 1
     scene = Scene.empty(spec.acquisition, spec.seed, margin)
     for step in spec.steps[:-1]:  # the last one is the sensor
         scene = _STEPS[step.kind](scene, step)
@@ -64,18 +65,13 @@ def exposed_blocks(
 ) -> Iterator[tuple[int, AnyArray, dict[str, FloatArray]]]:
     """The movie in blocks: number of the first frame, counts (time, height, width), kept stages by name.
 
-    However long the blocks are, the counts are the same: each frame has its own random numbers.
+    The counts do not depend on the length of the blocks, because each frame has its own random numbers.
     """
     frames = scene.acquisition.n_frames
     length = max(1, _BLOCK_PIXELS // math.prod(scene.canvas_shape))
     for start in range(0, frames, length):
         photons, kept = scene.render(start, min(start + length, frames), keep)
-        yield start, np.stack([_exposed(image, spec, frame) for frame, image in enumerate(photons, start)]), kept
-
-
-def _exposed(photons: FloatArray, spec: Spec, frame: int) -> AnyArray:
-    """Counts of one frame from its expected photons."""
-    return expose(photons, spec.sensor, Stream(spec.seed, "sensor", spec.sensor.noise_seed, frame))
+        yield start, np.stack([expose(image, spec, frame) for frame, image in enumerate(photons, start)]), kept
 
 
 def finalize(scene: Scene, spec: Spec) -> Recording:
@@ -84,14 +80,14 @@ def finalize(scene: Scene, spec: Spec) -> Recording:
     Parameters
     ----------
     scene
-        From :func:`build_scene`, or from your own steps; with the frame size and length of the spec.
+        From :func:`build_scene`, or from your own steps, with the frame size and length of the spec.
     spec
-        Gives the sensor, the seed and the stages to keep.
+        Provides the sensor, the seed and the stages to keep.
 
     Raises
     ------
     ConfigurationError
-        When scene and spec have different acquisitions, or the scene does not have a stage that is to be kept.
+        If scene and spec have different acquisitions, or the scene lacks a stage to keep.
     """
     check(isinstance(scene, Scene), "finalize: scene", scene, "a Scene, as build_scene(spec) gives it")
     check(isinstance(spec, Spec), "finalize: spec", spec, "the Spec that the scene was built from")
@@ -118,14 +114,7 @@ def finalize(scene: Scene, spec: Spec) -> Recording:
 
 
 def simulate(spec: Spec) -> Recording:
-    """The recording that a spec describes: always the same one, byte for byte.
-
-    Examples
-    --------
-    >>> from dj_photon_codecs.simulation import presets, simulate
-    >>> simulate(presets.photon_counting(height_px=32, width_px=32, n_frames=3)).observed.shape
-    (3, 32, 32)
-    """
+    """The recording described by a spec: the same bytes every time, on every machine."""
     return finalize(build_scene(spec), spec)
 
 
@@ -137,15 +126,15 @@ def simulate_video(
     vmax: float | None = None,
     progress: bool = True,
 ) -> Path:
-    """The video of a spec's recording, simulated as it is written: the movie is never in memory.
+    """Write the video of a spec's recording while simulating it, without holding the movie in memory.
 
-    The other parameters, the frames that are encoded and the errors are those of :meth:`Recording.write_video`.
+    The other parameters, the encoded frames and the errors are those of :meth:`Recording.write_video`.
     """
     scene = build_scene(spec)
     shape = (spec.acquisition.n_frames, *scene.fov_shape)
 
     def frame(index: int) -> AnyArray:
-        return _exposed(scene.render(index, index + 1)[0][0], spec, index)
+        return expose(scene.render(index, index + 1)[0][0], spec, index)
 
     blocks = (counts for _, counts, _ in exposed_blocks(scene, spec))
     rate = spec.acquisition.fps if fps is None else fps
@@ -172,8 +161,8 @@ def ground_truth(scene: Scene, spec: Spec) -> GroundTruth:
 def _cell_snr(scene: Scene, spec: Spec) -> AnyArray:
     """:func:`detection_snr` of each cell's largest transient at its brightest pixel within the field of view.
 
-    A photomultiplier's excess noise factor F multiplies the shot noise, which is the same as dividing the gain and the
-    read noise by it.
+    Multiplying the shot noise by a photomultiplier's excess noise factor has the same effect as dividing the gain and
+    the read noise by it.
     """
     factor = np.ones(scene.fov_shape)
     for effect in (scene.illumination, scene.vignette):
@@ -183,8 +172,7 @@ def _cell_snr(scene: Scene, spec: Spec) -> AnyArray:
     planted, rest = scene.footprints, scene.render_rest()
     transient = (scene.faded(scene.C) - scene.faded(scene.amplitude_per_cell[:, None])).max(axis=1)
     peak, baseline = np.zeros(len(planted)), np.zeros(len(planted))
-    seen_patches = blurred(planted.patches(), scene.observed_sigma_px, scene.observed_gain, planted.canvas_shape)
-    for unit, patch in enumerate(seen_patches):
+    for unit, patch in enumerate(planted.blurred(scene.observed_sigma_px, scene.observed_gain)):
         top, left, image = planted.to_fov(patch)
         if image.size:
             window = (slice(top, top + image.shape[0]), slice(left, left + image.shape[1]))
@@ -196,7 +184,7 @@ def _cell_snr(scene: Scene, spec: Spec) -> AnyArray:
 
 
 def _vessel_overlap(planted: Footprints, vessels: AnyArray) -> AnyArray:
-    """The part of each footprint's weight that lies under vessels."""
+    """The fraction of each footprint's weight under vessels."""
     parts = np.zeros(len(planted))
     for unit, (top, left, image) in enumerate(planted.patches()):
         weight = float(np.cumsum(image)[-1]) if image.size else 0.0

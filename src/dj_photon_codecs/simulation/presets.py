@@ -1,4 +1,4 @@
-"""Recordings of four kinds of microscope, to start from: change them with ``spec.model_copy(update=...)``.
+"""Starting points for four kinds of microscope: change them with ``spec.model_copy(update=...)``.
 
 Each takes the seed, and the size and length of the movie, as :class:`.Spec` and :class:`.Acquisition` have them.
 """
@@ -17,20 +17,9 @@ _SCANNED = steps.CellOptics(
 )
 
 
-def _spec(seed: int, size: tuple[int, int, int], pixel_size_um: float, fps: float, *parts: steps.AnyStep) -> Spec:
-    """A spec whose ``size`` is height, width and number of frames."""
-    height, width, frames = size
-    acquisition = Acquisition(height_px=height, width_px=width, pixel_size_um=pixel_size_um, fps=fps, n_frames=frames)
-    return Spec(seed=seed, acquisition=acquisition, steps=parts)
-
-
 def one_photon_miniscope(seed: int = 0, height_px: int = 192, width_px: int = 192, n_frames: int = 200) -> Spec:
     """A head-mounted microscope: bright haze, blurred cells, vessels, motion, a 12-bit camera."""
-    return _spec(
-        seed,
-        (height_px, width_px, n_frames),
-        1.5,
-        20.0,
+    parts = (
         steps.PlaceNeurons(density_per_mm3=30_000, irregularity=0.25, depth_max_um=180.0),
         steps.CellActivity(baseline_photons=60.0, dff_per_spike=0.8, tau_rise_s=0.07, tau_decay_s=0.6),
         steps.Bleaching(tau_s=300.0),
@@ -47,15 +36,13 @@ def one_photon_miniscope(seed: int = 0, height_px: int = 192, width_px: int = 19
             bit_depth=12,
         ),
     )  # fmt: skip
+    acquisition = Acquisition(height_px=height_px, width_px=width_px, n_frames=n_frames, pixel_size_um=1.5, fps=20.0)
+    return Spec(seed=seed, acquisition=acquisition, steps=parts)
 
 
 def two_photon_raster(seed: int = 0, height_px: int = 192, width_px: int = 192, n_frames: int = 200) -> Spec:
-    """A scanned focus in cortex: ringed cells on dark neuropil, a photomultiplier with excess noise and a pedestal."""
-    return _spec(
-        seed,
-        (height_px, width_px, n_frames),
-        1.0,
-        30.0,
+    """A two-photon microscope in cortex: ringed cells on dark neuropil, a photomultiplier with excess noise."""
+    parts = (
         _CORTEX.model_copy(update={"soma_radius_um": 6.5}),
         steps.CellActivity(baseline_photons=200.0, brightness_cv=0.4, dff_per_spike=0.5, tau_decay_s=0.7),
         steps.Bleaching(tau_s=900.0),
@@ -70,15 +57,13 @@ def two_photon_raster(seed: int = 0, height_px: int = 192, width_px: int = 192, 
             pedestal_adu=100.0, bit_depth=12,
         ),
     )  # fmt: skip
+    acquisition = Acquisition(height_px=height_px, width_px=width_px, n_frames=n_frames, pixel_size_um=1.0, fps=30.0)
+    return Spec(seed=seed, acquisition=acquisition, steps=parts)
 
 
 def photon_counting(seed: int = 0, height_px: int = 192, width_px: int = 192, n_frames: int = 200) -> Spec:
-    """A two-photon microscope that counts pulses: a tenth of a photon a pixel in the dark parts, no other noise."""
-    return _spec(
-        seed,
-        (height_px, width_px, n_frames),
-        1.0,
-        30.0,
+    """A photon-counting two-photon microscope: 0.1 photons per pixel in dark regions, no noise but shot noise."""
+    parts = (
         _CORTEX,
         steps.CellActivity(baseline_photons=50.0, dff_per_spike=0.5, tau_decay_s=0.7),
         _SCANNED,
@@ -87,15 +72,13 @@ def photon_counting(seed: int = 0, height_px: int = 192, width_px: int = 192, n_
         steps.BrainMotion(max_shift_um=4.0, amplitude_um=1.0),
         steps.Sensor(quantum_efficiency=0.4, bit_depth=8),
     )
+    acquisition = Acquisition(height_px=height_px, width_px=width_px, n_frames=n_frames, pixel_size_um=1.0, fps=30.0)
+    return Spec(seed=seed, acquisition=acquisition, steps=parts)
 
 
 def single_molecule_tirf(seed: int = 0, height_px: int = 128, width_px: int = 128, n_frames: int = 200) -> Spec:
     """Single molecules that diffuse at 0.1 um^2/s in a membrane and blink, on an sCMOS camera with 107 nm pixels."""
-    return _spec(
-        seed,
-        (height_px, width_px, n_frames),
-        0.107,
-        33.0,
+    parts = (
         steps.Molecules(photons_per_frame=600.0, bleaching_s=6.0),
         steps.Composite(background_photons=6.0),
         steps.IlluminationProfile(edge=0.4),
@@ -104,9 +87,11 @@ def single_molecule_tirf(seed: int = 0, height_px: int = 128, width_px: int = 12
             quantum_efficiency=0.85, conversion_gain_adu=2.2, read_noise_e=1.6, pedestal_adu=100.0, full_well_e=30_000.0
         ),
     )
+    acquisition = Acquisition(height_px=height_px, width_px=width_px, n_frames=n_frames, pixel_size_um=0.107, fps=33.0)
+    return Spec(seed=seed, acquisition=acquisition, steps=parts)
 
 
-#: All of them, by name.
+#: All presets, by name.
 PRESETS = {
     make.__name__: make for make in (one_photon_miniscope, two_photon_raster, photon_counting, single_molecule_tirf)
 }

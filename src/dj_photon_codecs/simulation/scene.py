@@ -1,7 +1,7 @@
-"""The state that the steps build up: the tissue, and how to render any frames of it.
+"""The state that the steps build: the tissue, and how to render any of its frames.
 
-A scene holds no movie. Each step that acts on light adds a :class:`Layer`; rendering frames 100 to 116 runs those
-frames through the layers. So a movie of any length is simulated in blocks, and the blocks are the movie, byte for byte.
+A scene holds no movie. Each step that acts on light adds a :class:`Layer`; rendering frames 100 to 116 passes those
+frames through the layers. So a movie of any length can be simulated in blocks, with the same bytes as in one piece.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ class Layer:
     name: str
     """Name of the step."""
     frames: Callable[[FloatArray, int], FloatArray]
-    """From photons (time, height, width) and the number of the first frame, to photons after the step."""
+    """Maps photons (time, height, width) and the number of the first frame to photons after the step."""
     rest: Callable[[FloatArray], FloatArray]
-    """The same for one image of the tissue at rest and at the reference, for baselines."""
+    """The same for one image of the tissue at rest and at the reference position, for baselines."""
 
     @classmethod
     def multiplied(cls, name: str, factor: FloatArray) -> Self:
@@ -45,7 +45,7 @@ class Layer:
 class Scene:
     """The tissue and the light, after some of the steps; begin with :meth:`empty`.
 
-    Arrays that have the name of one in :class:`.GroundTruth` mean the same, here for all cells of the canvas.
+    Arrays mean the same as those of the same name in :class:`.GroundTruth`, here for all cells on the canvas.
     """
 
     acquisition: Acquisition
@@ -55,7 +55,7 @@ class Scene:
     margin_px: int
     """Width of the canvas beyond the field of view, on every side [pixels]."""
     footprints: Footprints
-    """Sharp cells."""
+    """Sharp footprints of the cells."""
     centers_um: FloatArray
     amplitude_per_cell: FloatArray
     C: FloatArray
@@ -76,7 +76,7 @@ class Scene:
     vessels: AnyArray | None = None
     """Mask of the canvas."""
     vessel_transmission: FloatArray | None = None
-    """Part of the light that passes, on the canvas."""
+    """Fraction of the light that passes, on the canvas."""
     shifts: FloatArray | None = None
     illumination: FloatArray | None = None
     vignette: FloatArray | None = None
@@ -86,7 +86,7 @@ class Scene:
 
     @classmethod
     def empty(cls, acquisition: Acquisition, seed: int, margin_px: int = 0) -> Self:
-        """A canvas without cells and without light."""
+        """A canvas without cells or light."""
         fov = acquisition.height_px, acquisition.width_px
         canvas = fov[0] + 2 * margin_px, fov[1] + 2 * margin_px
         footprints = Footprints.of([], canvas, (margin_px, margin_px), fov)
@@ -107,11 +107,11 @@ class Scene:
 
     @property
     def canvas_shape(self) -> tuple[int, int]:
-        """Height and width of the tissue that is rendered [pixels]."""
+        """Height and width of the rendered tissue [pixels]."""
         return self.footprints.canvas_shape
 
     def faded(self, light: FloatArray) -> FloatArray:
-        """Light of the cells (unit, time or 1) as bleaching leaves it: (unit, time)."""
+        """Light of the cells (unit, time or 1) after bleaching: (unit, time)."""
         return light if self.bleaching is None else light * self.bleaching
 
     def add(self, layer: Layer) -> Self:
@@ -119,14 +119,14 @@ class Scene:
         return replace(self, layers=(*self.layers, layer))
 
     def crop(self, image: AnyArray) -> AnyArray:
-        """The field of view at the reference, of an image (or stack) of the canvas."""
+        """The reference field of view of an image (or stack) of the canvas."""
         m, (height, width) = self.margin_px, self.fov_shape
         return image[..., m : m + height, m : m + width]
 
     def render(self, start: int, stop: int, keep: tuple[str, ...] = ()) -> tuple[FloatArray, dict[str, FloatArray]]:
         """Expected photons of frames ``start`` to ``stop`` (exclusive), after all layers and after those to keep.
 
-        Both are float64 (time, height, width), the second by name of a layer; before the motion they show the canvas.
+        Both are float64 (time, height, width), the latter by layer name; before the motion they show the canvas.
         """
         block: FloatArray = np.zeros((stop - start, *self.canvas_shape))
         kept = {}
@@ -137,7 +137,7 @@ class Scene:
         return block, kept
 
     def render_rest(self) -> FloatArray:
-        """Expected photons of the resting tissue at the reference: (height, width)."""
+        """Expected photons of the resting tissue at the reference position: (height, width)."""
         image: FloatArray = np.zeros(self.canvas_shape)
         for layer in self.layers:
             image = layer.rest(image)

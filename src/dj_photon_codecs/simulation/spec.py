@@ -1,7 +1,7 @@
 """The spec of a recording: typed, validated, hashable, and convertible to JSON and back.
 
-A :class:`Spec` alone determines a recording, to the last byte. Everything in it is frozen, and unknown keys are
-refused, so that a misspelt option is an error instead of a default.
+A :class:`Spec` alone determines a recording, to the last byte. Everything in it is frozen. Unknown keys are refused, so
+a misspelt option is an error instead of a silent default.
 """
 
 from __future__ import annotations
@@ -11,68 +11,62 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self, cast
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, ValidationError, model_validator
+from pydantic import Field, PositiveFloat, ValidationError, model_validator
 
 from .._typing import Json
 from ..errors import ConfigurationError
-from .steps import ORDER, AnyStep, Sensor, Step
+from .steps import ORDER, AnyStep, Part, Sensor, Step
 
-#: What a step works on, and so needs before it.
+#: Steps that a step requires.
 _NEEDS = {
     "place_neurons": ("cell_activity",),
     "cell_activity": ("place_neurons",),
     "bleaching": ("place_neurons",),
     "cell_optics": ("place_neurons",),
 }
-#: Stages that a movie can be kept of: what each of these steps leaves, in photons.
+#: Steps after which the movie of expected photons can be kept.
 STAGES = ORDER[ORDER.index("composite") : ORDER.index("sensor")]
 
 
-class Acquisition(BaseModel):
-    """The frame: its size, its scale, its rate."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+class Acquisition(Part):
+    """Frame size, scale and rate, and length of the movie."""
 
     height_px: int = Field(default=128, ge=4, le=8192)
-    """Of the field of view [pixels]."""
+    """Height of the field of view [pixels]."""
     width_px: int = Field(default=128, ge=4, le=8192)
-    """Of the field of view [pixels]."""
+    """Width of the field of view [pixels]."""
     pixel_size_um: PositiveFloat = 1.0
-    """A pixel's side in the tissue [um]."""
+    """Side of a pixel in the tissue [um]."""
     fps: PositiveFloat = 20.0
     """Frames per second."""
     n_frames: int = Field(default=100, ge=1)
     """Length of the movie."""
 
 
-class Output(BaseModel):
-    """What to keep beside the counts."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
+class Output(Part):
+    """What to keep besides the counts."""
 
     snapshots: tuple[str, ...] = ()
-    """Steps after which a float32 movie of expected photons is kept: twice the memory of the counts each."""
+    """Steps after which a float32 movie of expected photons is kept; each needs twice the memory of the counts."""
 
 
-class Spec(BaseModel):
-    """A recording to be: acquisition, steps in the order in which light meets them, seed.
+class Spec(Part):
+    """The recipe for a recording: acquisition, steps in the order in which light meets them, and seed.
 
-    What is wrong raises pydantic's ValidationError, a ValueError that lists every value out of range, unknown key and
-    step out of order.
+    Invalid values raise pydantic's ValidationError, a ValueError that lists every value out of range, unknown key and
+    misplaced step.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
-
     seed: int = Field(default=0, ge=0, lt=2**63)
-    """One seed, one recording, from 0 to 2**63 - 1."""
+    """Seed of all random numbers, from 0 to 2**63 - 1."""
     acquisition: Acquisition = Acquisition()
-    """The frame: size, scale and rate."""
+    """Frame size, scale and rate, and length of the movie."""
     steps: tuple[Annotated[AnyStep, Field(discriminator="kind")], ...]
-    """Steps of :mod:`.steps`, in their order, each at most once; ``composite`` and ``sensor`` are required."""
+    """Steps from :mod:`.steps`, in their order, each at most once; ``composite`` and ``sensor`` are required."""
     output: Output = Output()
-    """What to keep beside the counts."""
+    """What to keep besides the counts."""
     model_version: Literal[1] = 1
-    """Version of the forward model: changes whenever the same spec would give other counts."""
+    """Version of the forward model; it changes whenever the same spec would give other counts."""
 
     @model_validator(mode="after")
     def _steps_make_sense(self) -> Self:
@@ -94,16 +88,16 @@ class Spec(BaseModel):
 
     @property
     def sensor(self) -> Sensor:
-        """The last step."""
+        """The sensor, which is the last step."""
         return cast(Sensor, self.steps[-1])
 
     def with_noise_seed(self, noise_seed: int) -> Self:
-        """The same tissue seen with another draw of the sensor's noise."""
+        """The spec of the same tissue with another draw of the sensor's noise."""
         sensor = Sensor(**{**dict(self.sensor), "noise_seed": noise_seed})
         return self.model_copy(update={"steps": (*self.steps[:-1], sensor)})
 
     def step(self, kind: str) -> Step | None:
-        """The step of that kind, None when there is none."""
+        """The step of this kind, or None."""
         return next((step for step in self.steps if step.kind == kind), None)
 
     def to_dict(self) -> Json:
@@ -111,7 +105,7 @@ class Spec(BaseModel):
         return self.model_dump(mode="json")
 
     def to_json(self) -> str:
-        """The spec as JSON text to read; :meth:`from_json` is the inverse."""
+        """The spec as indented JSON text; :meth:`from_json` is the inverse."""
         return json.dumps(self.to_dict(), indent=2, allow_nan=False) + "\n"
 
     @classmethod
@@ -121,7 +115,7 @@ class Spec(BaseModel):
         Raises
         ------
         ConfigurationError
-            When it is not JSON, or not a spec: with every key and value that is wrong.
+            If the text is not JSON or not a spec; the message lists every invalid key and value.
         """
         try:
             return cls.model_validate_json(text)
@@ -129,7 +123,7 @@ class Spec(BaseModel):
             raise ConfigurationError(f"Spec.from_json: {error}") from error
 
     def cache_key(self) -> str:
-        """SHA-256 of the canonical JSON: equal for equal specs, on every machine, in hexadecimal."""
+        """SHA-256 of the canonical JSON, in hexadecimal: equal for equal specs, on every machine."""
         return spec_key(self.to_dict())
 
 

@@ -10,39 +10,35 @@ import numpy as np
 from .._typing import AnyArray, FloatArray
 from .arithmetic import blur_image, decay, mean
 from .draws import Stream
-from .footprints import blurred
 from .molecules import render_molecules
 from .scene import Layer, Scene
 from .steps import Composite, Neuropil, Vasculature
 
 
 def composite(scene: Scene, step: Composite) -> Scene:
-    """The light of all cells and molecules, on an even background."""
-    patches = blurred(scene.footprints.patches(), scene.observed_sigma_px, scene.observed_gain, scene.canvas_shape)
-    light, rest = scene.faded(scene.C), scene.amplitude_per_cell.tolist()
+    """Add the light of all cells and molecules to a uniform background."""
+    patches = scene.footprints.blurred(scene.observed_sigma_px, scene.observed_gain)
+    light, rest = scene.faded(scene.C), scene.amplitude_per_cell[:, None]
     molecules, pixel, margin = scene.molecules, scene.acquisition.pixel_size_um, scene.margin_px
 
-    def frames(block: FloatArray, start: int) -> FloatArray:
+    def lit(block: FloatArray, courses: FloatArray) -> FloatArray:
         block = block + step.background_photons
-        stop = start + len(block)
-        for (top, left, image), trace in zip(patches, light, strict=True):
+        for (top, left, image), course in zip(patches, courses, strict=True):
             window = block[:, top : top + image.shape[0], left : left + image.shape[1]]
-            window += trace[start:stop, None, None] * image
+            window += course[:, None, None] * image
+        return block
+
+    def frames(block: FloatArray, start: int) -> FloatArray:
+        block = lit(block, light[:, start : start + len(block)])
         if molecules is not None:
             render_molecules(block, start, molecules, pixel, margin)
         return block
 
-    def resting(image: FloatArray) -> FloatArray:
-        image = image + step.background_photons
-        for (top, left, patch), level in zip(patches, rest, strict=True):
-            image[top : top + patch.shape[0], left : left + patch.shape[1]] += level * patch
-        return image
-
-    return scene.add(Layer(step.kind, frames, resting))
+    return scene.add(Layer(step.kind, frames, lambda image: lit(image[None], rest)[0]))
 
 
 def neuropil(scene: Scene, step: Neuropil) -> Scene:
-    """Patterns in space that flicker slowly, by themselves and with the mean of the cells."""
+    """Add spatial patterns that fluctuate slowly, by themselves and with the mean of the cells."""
     acquisition, k, frames = scene.acquisition, step.n_components, scene.acquisition.n_frames
     dt = 1 / acquisition.fps
     noise = Stream(scene.seed, step.kind, "space").normal(k, *scene.canvas_shape)
@@ -60,24 +56,26 @@ def neuropil(scene: Scene, step: Neuropil) -> Scene:
     if scene.bleaching is not None and scene.n_cells:
         temporal = temporal * _mean_over_cells(scene.bleaching)
 
-    def light(block: FloatArray, start: int) -> FloatArray:
-        for course, pattern in zip(temporal, spatial, strict=True):
-            block = block + course[start : start + len(block), None, None] * pattern
+    def lit(block: FloatArray, courses: FloatArray) -> FloatArray:
+        for course, pattern in zip(courses, spatial, strict=True):
+            block = block + course[:, None, None] * pattern
         return block
 
-    def resting(image: FloatArray) -> FloatArray:
-        for course, pattern in zip(temporal, spatial, strict=True):
-            image = image + mean(course) * pattern
-        return image
-
+    rest = np.array([[mean(course)] for course in temporal])
     scene = replace(
         scene, neuropil_temporal=temporal, neuropil_spatial=scene.crop(spatial), neuropil_population=population
     )
-    return scene.add(Layer(step.kind, light, resting))
+    return scene.add(
+        Layer(
+            step.kind,
+            lambda block, start: lit(block, temporal[:, start : start + len(block)]),
+            lambda image: lit(image[None], rest)[0],
+        )
+    )
 
 
 def _pattern(noise: FloatArray, sigma_px: float, contrast: float) -> FloatArray:
-    """Smooth noise of mean 1 and the given standard deviation (less where it would be negative)."""
+    """Smooth noise of mean 1 and the given standard deviation, clipped at 0."""
     smooth = blur_image(noise, sigma_px)
     smooth = smooth - mean(smooth)
     spread = math.sqrt(mean(smooth * smooth))
@@ -85,7 +83,7 @@ def _pattern(noise: FloatArray, sigma_px: float, contrast: float) -> FloatArray:
 
 
 def _mean_over_cells(values: FloatArray) -> FloatArray:
-    """The mean of (unit, time) over units, added in their order."""
+    """The mean over units of (unit, time), added in a fixed order."""
     result = np.zeros(values.shape[1])
     for row in values:
         result = result + row
@@ -93,7 +91,7 @@ def _mean_over_cells(values: FloatArray) -> FloatArray:
 
 
 def _population(scene: Scene, tau_s: float, dt: float) -> FloatArray:
-    """The cells' mean light relative to rest, smoothed in time, of mean 1; 1 without cells."""
+    """The cells' mean light relative to rest, smoothed in time, with mean 1; 1 without cells."""
     lit = scene.amplitude_per_cell > 0
     if not lit.any():
         return np.ones(scene.acquisition.n_frames)
@@ -106,7 +104,7 @@ def _population(scene: Scene, tau_s: float, dt: float) -> FloatArray:
 
 
 def vasculature(scene: Scene, step: Vasculature) -> Scene:
-    """Dark winding vessels over the tissue."""
+    """Put dark, winding vessels over the tissue."""
     pixel = scene.acquisition.pixel_size_um
     mask = np.zeros(scene.canvas_shape, np.bool_)
     for vessel in range(step.n_vessels):
@@ -119,7 +117,7 @@ def vasculature(scene: Scene, step: Vasculature) -> Scene:
 
 
 def _draw_vessel(mask: AnyArray, stream: Stream, widest_px: float, turn: float) -> None:
-    """Mark a tube from one edge of the canvas to wherever it leaves it, one pixel a step."""
+    """Mark a tube from one edge of the canvas to where it leaves the canvas, one pixel per step."""
     height, width = mask.shape
     edge, along, size = stream.uniform(3).tolist()
     radius = max(widest_px * (1 / 3 + 2 / 3 * size) / 2, 0.5)

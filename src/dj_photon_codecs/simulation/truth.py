@@ -1,23 +1,20 @@
-"""The ground truth of a recording: what was planted, what of it can be seen, and every effect on the way."""
+"""The ground truth of a recording: the planted cells, how they appear, and every effect on their light."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from types import MappingProxyType
-from typing import Any, NamedTuple, Self, cast
+from typing import Any, Self, cast
 
 import numpy as np
 
 from .._arguments import brief_repr
 from .._lazy import cached_property
 from .._typing import AnyArray, FloatArray
-from ..calibration import Calibration
 from ..errors import InvalidMovieError
-from .footprints import Footprints, blurred, freeze, frozen, rebuilt
-from .spec import Spec
+from .footprints import Footprints, freeze, frozen, rebuilt
 
-#: The least signal to noise of a cell's brightest moment, in one pixel and frame, for it to count as detectable.
+#: Minimum signal to noise of a detectable cell, at its brightest moment, in one pixel and frame.
 DETECTABLE_SNR = 3.0
 
 
@@ -50,13 +47,13 @@ def _check(where: str, name: str, value: AnyArray, shape: tuple[int | None, ...]
 
 @dataclass(frozen=True, eq=False)
 class MoleculeTruth:
-    """Single molecules that move; arrays that do not fit together raise InvalidMovieError."""
+    """Single molecules that move; inconsistent arrays raise InvalidMovieError."""
 
     positions_um: AnyArray
-    """(molecule, time, 2): y and x of each, mean of the exposure [um from the first corner of the field of view; the
-    centre of pixel i is at (i + 0.5) pixel_size_um]. Those outside of it are there too."""
+    """(molecule, time, 2): y and x, mean of the exposure [um from the first corner of the field of view; the centre of
+    pixel i is at (i + 0.5) pixel_size_um]. Molecules outside the field of view are included."""
     photons: AnyArray
-    """(molecule, time): expected photons of each in the whole of its spot; 0 where it is dark."""
+    """(molecule, time): expected photons in the whole spot; 0 while dark."""
     sigma_um: float
     """Width of the spot at rest [um]."""
     diffusion_um2_per_s: float
@@ -72,7 +69,7 @@ class MoleculeTruth:
     __reduce__ = rebuilt
 
 
-#: Arrays of the truth by name: their axes ("u" unit, "t" time, "h", "w" of the field of view, "k" any, or a length).
+#: Axes of each array of the truth: "u" unit, "t" time, "h", "w" of the field of view, "k" any length, or a length.
 AXES: Mapping[str, tuple[str | int, ...]] = {
     "observed_sigma_px": ("u",), "observed_gain": ("u",), "C": ("u", "t"), "S": ("u", "t"), "centers_um": ("u", 3),
     "amplitude_per_cell": ("u",), "in_focus": ("u",), "detectable": ("u",), "snr": ("u",), "shifts": ("t", 2),
@@ -84,23 +81,23 @@ AXES: Mapping[str, tuple[str | int, ...]] = {
 
 @dataclass(frozen=True, eq=False)
 class GroundTruth:
-    """All that is known of a recording; what its spec has no step for is None.
+    """Everything known about a recording; fields whose step is not in the spec are None.
 
-    A unit's expected light in a frame, before motion and what follows, is A_observed * C * bleaching. Images are those
-    at the reference, where the shift is (0, 0). Cells that lie wholly outside of the field of view there are left out.
-    An array whose shape does not fit raises InvalidMovieError.
+    A unit's expected light in a frame, before motion and later steps, is A_observed * C * bleaching. Images are at the
+    reference, where the shift is (0, 0). Cells entirely outside the field of view there are left out. An array of the
+    wrong shape raises InvalidMovieError.
     """
 
     planted: Footprints
     """The sharp footprints, in canvas coordinates."""
     observed_sigma_px: AnyArray
-    """(unit,): the blur of each [pixels]."""
+    """(unit,): width of its blur [pixels]."""
     observed_gain: AnyArray
-    """(unit,): the part of its light that is left."""
+    """(unit,): fraction of its light that is left."""
     C: AnyArray
-    """(unit, time): photons a pixel and frame at weight 1 of the sharp footprint, before bleaching."""
+    """(unit, time): photons per pixel and frame at weight 1 of the sharp footprint, before bleaching."""
     S: AnyArray
-    """(unit, time): numbers of spikes."""
+    """(unit, time): number of spikes."""
     centers_um: AnyArray
     """(unit, 3): depth below the surface, then y and x from the centre of the field of view [um]."""
     amplitude_per_cell: AnyArray
@@ -111,17 +108,17 @@ class GroundTruth:
     """(unit,) of bool: in focus, with ``snr`` of at least 3."""
     snr: AnyArray
     """(unit,): :func:`detection_snr` of the largest transient, dimmed by optics, illumination, vignette and vessels at
-    the cell's place, over the resting light there; NaN where it is not known (recordings of minisim)."""
+    the cell's place, over the resting light there; NaN if unknown (recordings of minisim)."""
     n_frames: int
     """Length of the movie."""
     shifts: AnyArray | None = None
-    """(time, 2): rows and columns by which the tissue is moved in each frame [pixels]."""
+    """(time, 2): rows and columns by which the tissue has moved in each frame [pixels]."""
     illumination: AnyArray | None = None
     """(height, width): factor of the excitation."""
     vignette: AnyArray | None = None
     """(height, width): factor of the collection."""
     leakage: AnyArray | None = None
-    """(height, width): photons a frame."""
+    """(height, width): photons per frame."""
     bleaching: AnyArray | None = None
     """(unit, time): factors."""
     neuropil_temporal: AnyArray | None = None
@@ -133,7 +130,7 @@ class GroundTruth:
     vessel_mask: AnyArray | None = None
     """(height, width) of bool."""
     vessel_overlap: AnyArray | None = None
-    """(unit,): the part of each sharp footprint that lies under vessels."""
+    """(unit,): fraction of each sharp footprint under vessels."""
     focal_depth_um: float | None = None
     """Depth in focus [um]."""
     molecules: MoleculeTruth | None = None
@@ -161,7 +158,7 @@ class GroundTruth:
 
     @property
     def depth_um(self) -> AnyArray:
-        """(unit,): below the surface [um]."""
+        """(unit,): depth below the surface [um]."""
         return np.asarray(self.centers_um[:, 0])
 
     @cached_property
@@ -171,32 +168,20 @@ class GroundTruth:
 
     @cached_property
     def A_observed(self) -> AnyArray:
-        """The footprints as they are seen, blurred and dimmed: float32 (unit, height, width)."""
-        planted = self.planted
-        seen = blurred(planted.patches(), self.observed_sigma_px, self.observed_gain, planted.canvas_shape)
-        return frozen(planted.dense(seen))
+        """The footprints as imaged, blurred and dimmed: float32 (unit, height, width)."""
+        return frozen(self.planted.dense(self.planted.blurred(self.observed_sigma_px, self.observed_gain)))
 
     def subset(self, mask: AnyArray) -> Self:
-        """The truth with those units for which ``mask`` (unit,) is True, all else unchanged."""
+        """The truth with only those units for which ``mask`` (unit,) is True, all else unchanged."""
         mask = np.asarray(mask, np.bool_)
         _check("GroundTruth.subset", "mask", mask, (self.n_units,))
         chosen: dict[str, Any] = {name: value[mask] for name, value in self.arrays().items() if AXES[name][0] == "u"}
         return replace(self, planted=self.planted.subset(mask), **chosen)
 
     def detectable_subset(self) -> Self:
-        """The truth with the detectable units: those that an analysis can be expected to find."""
+        """The truth with only the detectable units, which an analysis can be expected to find."""
         return self.subset(self.detectable)
 
     def arrays(self) -> dict[str, AnyArray]:
-        """All arrays by name, without those that are None."""
+        """All arrays by name, except those that are None."""
         return {name: value for name in AXES if (value := getattr(self, name)) is not None}
-
-
-class Parts(NamedTuple):
-    """The fields of a :class:`~.recording.Recording`, as a folder keeps them: not yet checked."""
-
-    spec: Spec | Mapping[str, Any]
-    observed: AnyArray
-    ground_truth: GroundTruth
-    calibration: Calibration
-    snapshots: Mapping[str, AnyArray] = MappingProxyType({})

@@ -1,4 +1,4 @@
-"""Videos to look at, written frame by frame with PyAV, which brings its own FFmpeg."""
+"""Videos for viewing, written frame by frame with PyAV, which includes FFmpeg."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _SUFFIXES = (".mp4", ".mkv", ".avi", ".mov")
 
 
 def white_level(frame: Callable[[int], AnyArray], frames: int) -> float:
-    """The 99.9th percentile of up to 16 frames, spread over the movie."""
+    """The 99.9th percentile of up to 16 frames spread over the movie."""
     looks = sorted({round(index * (frames - 1) / 15) for index in range(16)})
     return float(np.percentile(np.stack([frame(index) for index in looks]), 99.9))
 
@@ -36,18 +36,18 @@ def write_blocks(
 ) -> Path:
     """Encode blocks of frames (time, height, width), scaled from [vmin, vmax] to black and white.
 
-    ``shape`` is that of the whole movie, ``frame`` gives any one of its frames, for the white level; the other
-    parameters are those of :meth:`Recording.write_video`.
+    ``shape`` is that of the whole movie; ``frame`` returns any one frame, for the white level; the other parameters are
+    those of :meth:`Recording.write_video`.
     """
     try:
-        import av  # only who writes videos needs it
+        import av  # needed for videos only
         from av.video.stream import VideoStream
     except ImportError as error:
         raise ImportError('videos need PyAV: pip install "dj-photon-codecs[simulation]"') from error
 
     path = Path(path)
     if path.suffix.lower() not in _SUFFIXES:
-        raise ConfigurationError(f"write_video: {path.name!r} has no suffix of {', '.join(_SUFFIXES)}")
+        raise ConfigurationError(f"write_video: {path.name!r} must end in one of {', '.join(_SUFFIXES)}")
     if not (math.isfinite(fps) and fps > 0):
         raise ConfigurationError(f"write_video: fps is {fps!r}, must be above 0")
     white = max(white_level(frame, shape[0]), vmin + 1) if vmax is None else vmax

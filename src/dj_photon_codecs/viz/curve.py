@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from .._arguments import check
 from ..calibration import Calibration
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 _WIDTH, _HEIGHT = 280, 190  # size of the drawing [px]
 _LEFT, _RIGHT, _TOP, _BOTTOM = 58, 10, 12, 40  # margins around the axes [px]
@@ -14,12 +21,12 @@ _LARGEST = 1e100  # larger means and variances come from a corrupted record, not
 #: Line colour, readable on white and black.
 _LINE = "#2f8fd0"
 _PHOTONS = 100  # length of the line without measured points [photons]
-GIVEN = "noise model as given; nothing was measured"
+_GIVEN = "noise model as given; nothing was measured"
 _COLUMNS, _ROWS = 60, 16  # size of the text drawing [characters]
 
 
 @dataclass(frozen=True)
-class CurveAxes:
+class _CurveAxes:
     """Points and line to draw, and axis ranges: mean [ADU] horizontally, variance [ADU^2] vertically."""
 
     points: tuple[tuple[float, float], ...]
@@ -28,7 +35,7 @@ class CurveAxes:
     variances: tuple[float, float]
 
     @classmethod
-    def of(cls, calibration: Calibration) -> CurveAxes | None:
+    def of(cls, calibration: Calibration) -> _CurveAxes | None:
         """Axes for a measured curve or a given noise model; None if there is nothing to draw."""
         check(
             isinstance(calibration, Calibration),
@@ -82,7 +89,7 @@ def transfer_curve_svg(calibration: Calibration, color: str = "currentColor") ->
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{_WIDTH}" height="{_HEIGHT}" viewBox="0 0 {_WIDTH} {_HEIGHT}" '
         f'role="img" aria-label="photon transfer curve" font-family="sans-serif" font-size="10" fill="{color}">'
     )
-    axes = CurveAxes.of(calibration)
+    axes = _CurveAxes.of(calibration)
     if axes is None:
         middle = f'x="{_WIDTH / 2:g}" y="{_HEIGHT / 2:g}" text-anchor="middle"'
         return f"{head}<text {middle}>no photon transfer curve was measured</text></svg>"
@@ -105,7 +112,7 @@ def transfer_curve_svg(calibration: Calibration, color: str = "currentColor") ->
         x, y = axes.place(point, width, height)
         parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.2" fill-opacity="0.65"/>')
     if not axes.points:
-        parts.append(f'<text x="8" y="10">{GIVEN}</text>')
+        parts.append(f'<text x="8" y="10">{_GIVEN}</text>')
     parts.append(f'<text x="{width / 2:g}" y="{height + 30}" text-anchor="middle">mean [ADU]</text>')
     parts.append(
         f'<text transform="translate({12 - _LEFT},{height / 2:g}) rotate(-90)" text-anchor="middle">'
@@ -119,18 +126,19 @@ def transfer_curve_text(calibration: Calibration) -> str:
 
     A model without measured points adds a line; with nothing to draw, the result is one line.
     """
-    axes = CurveAxes.of(calibration)
+    axes = _CurveAxes.of(calibration)
     if axes is None:
         return "no photon transfer curve was measured"
     grid = [[" "] * _COLUMNS for _ in range(_ROWS)]
+    marks = [(point, "o") for point in axes.points]
     if axes.line is not None:
         (mean0, variance0), (mean1, variance1) = axes.line
-        for n in range(2 * _COLUMNS + 1):
-            share = n / (2 * _COLUMNS)
-            point = (mean0 + share * (mean1 - mean0), variance0 + share * (variance1 - variance0))
-            _put(grid, axes, point, ".")
-    for point in axes.points:
-        _put(grid, axes, point, "o")
+        shares = [n / (2 * _COLUMNS) for n in range(2 * _COLUMNS + 1)]
+        line = [(mean0 + share * (mean1 - mean0), variance0 + share * (variance1 - variance0)) for share in shares]
+        marks = [*((point, ".") for point in line), *marks]
+    for point, letter in marks:
+        column, row = axes.place(point, _COLUMNS, _ROWS)
+        grid[min(int(row), _ROWS - 1)][min(int(column), _COLUMNS - 1)] = letter
     top, bottom = (f"{value:.4g}" for value in reversed(axes.variances))
     margin = max(len(top), len(bottom), len("variance"))
     names = [top, "variance", "[ADU^2]", *[""] * (_ROWS - 4), bottom]
@@ -138,11 +146,39 @@ def transfer_curve_text(calibration: Calibration) -> str:
     left, right = (f"{value:.4g}" for value in axes.means)
     middle = "mean [ADU]"
     below = f"{left}{middle:^{max(len(middle) + 2, _COLUMNS - len(left) - len(right))}}{right}"
-    note = [] if axes.points else [GIVEN]
+    note = [] if axes.points else [_GIVEN]
     return "\n".join([*note, *lines, f"{'':>{margin}} +{'-' * _COLUMNS}", f"{'':>{margin}}  {below}"])
 
 
-def _put(grid: list[list[str]], axes: CurveAxes, point: tuple[float, float], letter: str) -> None:
-    """Set the letter at a point."""
-    column, row = axes.place(point, _COLUMNS, _ROWS)
-    grid[min(int(row), _ROWS - 1)][min(int(column), _COLUMNS - 1)] = letter
+def save_transfer_curve(calibration: Calibration, path: str | os.PathLike[str]) -> None:
+    """Save the photon transfer curve in any format that matplotlib writes, such as PNG or PDF."""
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise ImportError('pictures other than SVG need matplotlib: pip install "dj-photon-codecs[viz]"') from error
+    figure = Figure(figsize=(4.6, 3.4), layout="constrained")
+    draw_transfer_curve(figure.subplots(), calibration)
+    figure.savefig(path, dpi=130)
+
+
+def draw_transfer_curve(axis: Axes, calibration: Calibration) -> None:
+    """Draw the measured points, and the line of the noise model if it is known."""
+    drawn = _CurveAxes.of(calibration)
+    if drawn is None:
+        reason = f":\n{calibration.reason}" if calibration.reason else ""
+        axis.text(0.5, 0.5, f"no photon transfer curve was measured{reason}", ha="center", va="center", wrap=True)
+        axis.set_axis_off()
+        return
+    if drawn.points:
+        means, variances = np.transpose(drawn.points)
+        axis.scatter(means, variances, s=10, color="0.45", zorder=3, label="measured")
+    if drawn.line is not None:
+        label = "noise model" if drawn.points else _GIVEN
+        axis.plot(*np.transpose(drawn.line), color="C0", label=label)
+        axis.annotate("zero level", drawn.line[0], (0.3, 0.06), textcoords="axes fraction",
+                      arrowprops={"arrowstyle": "->"}, va="center")  # fmt: skip
+        gain = f"slope: {calibration.conversion_gain:.4g}\nADU/photon"  # short, because panels may be narrow
+        axis.text(0.95, 0.16, gain, transform=axis.transAxes, ha="right")
+    axis.legend(fontsize="small", loc="upper left" if calibration.verdict != "unknown" else "lower left")
+    axis.set(title="photon transfer curve", xlabel="mean [ADU]", ylabel="variance [ADU$^2$]")
+    axis.set_ylim(min(0, axis.get_ylim()[0]), None)
