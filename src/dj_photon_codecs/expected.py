@@ -5,17 +5,18 @@ from __future__ import annotations
 import math
 import warnings
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from ._arguments import brief_repr
 from .calibration import Calibration, calibrate
 from .errors import PhotonCodecError
-from .movies import PhotonMovie
+from .movies import PhotonMovie, is_stored
 from .options import ESTIMATED, STANDARD, WriteOptions, check_option
 from .sources import Source, as_source, names_files, open_source
 from .storage.chunks import format_and_grid
+from .storage.count_range import value_range
 from .storage.plan import Plan, Request, plan_movie
 
 #: Largest number of chunks to compress for a profile.
@@ -81,24 +82,27 @@ def estimate(movie: object, *, step: float = 0.5) -> Estimate:
     ConfigurationError
         If the step is out of range.
     """
-    given = None
+    given, signed = None, False
     if isinstance(movie, PhotonMovie):
-        given = movie.noise_model()
+        given, signed = movie.noise_model(), movie.signed
         step, movie = (step if movie.step is None else movie.step), movie.movie
     check_option("step", step)
     with open_source(movie) if names_files(movie) else nullcontext(movie) as opened:
-        return _estimated(as_source(opened), given, step)
+        source = as_source(opened)
+        source = replace(source, signed=source.signed or signed or is_stored(opened))
+        return _estimated(source, given, step)
 
 
 def _estimated(source: Source, calibration: Calibration | None, step: float) -> Estimate:
-    """The estimate for an open movie; its noise is measured unless given."""
+    """Return the estimate for an open movie; its noise is measured unless given."""
+    values = value_range(source, negative_allowed=source.signed or calibration is not None)
     noise = calibration or calibrate(source)
     shown, ratios, reasons = noise, {}, [noise.reason]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the estimate includes the reasons
         for profile in ESTIMATED:
             try:
-                plan = plan_movie(Request.of(source, WriteOptions(step=step, profile=profile), noise))
+                plan = plan_movie(Request.of(source, WriteOptions(step=step, profile=profile), noise, values=values))
             except PhotonCodecError as error:
                 reasons.append(f"{profile}: {error}")
                 continue

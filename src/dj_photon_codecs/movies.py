@@ -204,6 +204,11 @@ def write_to(
         return open_array(location, write_array(location, request, beside))
 
 
+def is_stored(movie: object) -> bool:
+    """Whether a movie is a stored one or a part of one, whose counts were checked when it was stored."""
+    return isinstance(movie, PhotonArray) or record_of_part(movie) is not None
+
+
 def _copied(movie: PhotonArray, place: Callable[[], Location], beside: Beside) -> PhotonArray:
     """Copy a stored movie byte for byte."""
     submit(refuse_altered(movie._location, movie.record, movie._documents)).result()
