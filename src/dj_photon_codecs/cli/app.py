@@ -13,12 +13,11 @@ import click
 
 from .._system import Terminated, ends_in_order
 from ..errors import DamagedChunkError, MissingChunkError, OccupiedError, PhotonCodecError, StorageError
-from .check import audit, verify
+from .check import recover, verify
 from .compare import benchmark, demo, fidelity
+from .database import audit, migrate
 from .inspect import calibrate, info, inspect
-from .migrate import migrate
 from .output import ALREADY_THERE, CHECK_FAILED, INTERRUPTED, UNREACHABLE, USAGE, Failure, standard_streams
-from .recover import recover
 from .survey import survey
 from .transfer import export, write
 
@@ -152,27 +151,14 @@ def completion(shell: str) -> int:
 #: The variable by which a shell asks click for completions of ``dj-photon``.
 _COMPLETE = "_DJ_PHOTON_COMPLETE"
 
-for _command in (
-    *(survey, info, inspect, calibrate, write, verify, audit, recover, migrate, export),
-    *(fidelity, benchmark, demo),
-):
+for _command in (survey, info, inspect, calibrate, write, verify, audit, recover, migrate, export):
+    app.add_command(_command)
+for _command in (fidelity, benchmark, demo):
     app.add_command(_command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``dj-photon``.
-
-    Parameters
-    ----------
-    argv
-        The arguments; those of the process when None.
-
-    Returns
-    -------
-    int
-        The exit code: 0 done, 1 the check failed, 2 usage error, 3 already there, 4 storage unreachable, 130 after
-        Ctrl-C, 143 and 129 after SIGTERM and SIGHUP.
-    """
+    """Run ``dj-photon`` with these arguments, or those of the process; return the exit code, as its help lists them."""
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     with standard_streams() as output, ends_in_order():
         code = _run(arguments)

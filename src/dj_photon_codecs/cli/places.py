@@ -18,13 +18,11 @@ from ..storage.claim import CLAIM, left_by_writing, read_claim
 from ..storage.documents import JOURNAL
 from ..storage.journal import FRAME_DATA, KEPT, is_of_acquisition
 from ..storage.location import Location
+from ..storage.stores import check_store
 from .output import ALREADY_THERE, Failure
 
 if TYPE_CHECKING:
     from .. import PhotonArray
-
-#: Filesystems whose paths begin with a bucket, which must exist.
-_BUCKETS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"}
 
 #: Names in the folder of a movie, other than metadata.
 _CONTENT = re.compile(r"c|[0-9]+(\.[0-9]+)*|\.zattrs|.*\.partial|" + re.escape(FRAME_DATA))
@@ -63,7 +61,8 @@ class Place:
             try:
                 entries = {self._name(entry): entry for entry in self._files.ls(self._root, detail=True)}
             except (FileNotFoundError, NotADirectoryError):
-                self._require_bucket()
+                if not self.location.is_local:
+                    submit(check_store(self.location)).result()  # that there is such a bucket
                 return State.NOTHING
             own = entries.pop("", None)
             if own is not None and own["type"] == "file" and not entries:
@@ -98,17 +97,6 @@ class Place:
         except (ValueError, RecursionError):  # damaged
             return False
         return isinstance(document, dict) and document.get("node_type") == "group"
-
-    def _require_bucket(self) -> None:
-        protocols = self._files.protocol
-        if not _BUCKETS & {*([protocols] if isinstance(protocols, str) else protocols)}:
-            return
-        bucket = self._root.split("/")[0]
-        if not self._files.exists(bucket):
-            raise StorageError(
-                f"there is no bucket {bucket!r}, for {self.location.label}: check its name, the account and the "
-                "endpoint (AWS_PROFILE, AWS_ENDPOINT_URL), or create it"
-            )
 
     def replace(self, write: Callable[[str], PhotonArray]) -> PhotonArray:
         """Write another movie, verify it, and put it in place of the one that is there; other content is refused."""
