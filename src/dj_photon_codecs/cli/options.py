@@ -116,30 +116,21 @@ def command(short_help: str, *parameters: Decorator) -> Callable[[Callable[..., 
 def opened(path: str, **which: Any) -> Iterator[Any]:
     """The movie at a path or URL: a ``PhotonArray`` for a Zarr array, otherwise a ``FileMovie`` with these options."""
     from .. import FormatError, open_movie, open_source
+    from ..storage.location import Location
+    from .places import is_group
 
     given = {name: value for name, value in which.items() if value is not None}
     if not given and ("://" in path or any((Path(path) / name).exists() for name in ("zarr.json", ".zarray"))):
         try:
             movie = open_movie(path)
         except FormatError:
-            if not _is_group(path):
+            if not is_group(Location.of(path)):
                 raise
         else:
             yield movie
             return
     with open_source(path, **given) as source:
         yield source
-
-
-def _is_group(path: str) -> bool:
-    """Whether there is a Zarr group, such as an OME-Zarr image."""
-    import zarr
-
-    try:
-        zarr.open_group(path, mode="r")
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def movie_document(movie: Any) -> dict[str, Any]:

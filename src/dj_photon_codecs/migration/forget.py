@@ -59,7 +59,7 @@ def forget(
         )
     left = source.filled
     done: list[Json] = []
-    if ledger.exists:
+    if ledger.table.is_declared:
         done = left.restrict(ledger.in_state(DONE, FORGOTTEN).proj(), semantic_check=False).keys(order_by="KEY")
     asks = source.config.safemode if prompt is None else prompt
     if done and asks:

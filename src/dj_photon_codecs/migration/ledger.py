@@ -116,14 +116,9 @@ class Ledger:
         full_name = adapter.make_full_table_name(database, from_camel_case(self._class))
         self.table = dj.FreeTable(source.connection, full_name)
 
-    @property
-    def exists(self) -> bool:
-        """Whether the table is there."""
-        return bool(self.table.is_declared)
-
     def declare(self) -> None:
         """Create the table unless it is there; ConfigurationError if it belongs to the migration of another table."""
-        if not self.exists:
+        if not self.table.is_declared:
             definition = _DEFINITION.format(comment=self._comment, longest=_LONGEST_REMARK)
             kind = type(self._class, (dj.Manual,), {"definition": definition})
             database, connection = self.target.table.database, self.source.connection
@@ -131,7 +126,7 @@ class Ledger:
             try:
                 schema(kind, context={"Source": self.source.table})
             except Exception:  # any error of a driver: another worker may have created it at the same moment
-                if not self.exists:
+                if not self.table.is_declared:
                     raise
         if (self.table.heading.table_status or {}).get("comment") != self._comment:
             raise ConfigurationError(
@@ -144,7 +139,7 @@ class Ledger:
     @property
     def pending(self) -> Any:
         """The rows of the old table whose movie nobody has claimed."""
-        if not self.exists:
+        if not self.table.is_declared:
             return self.source.filled
         return self.source.filled.restrict(dj.Not(self.table.proj()), semantic_check=False)
 
@@ -155,7 +150,7 @@ class Ledger:
     def status(self) -> Status:
         """Count the movies."""
         filled = len(self.source.filled)
-        if not self.exists:
+        if not self.table.is_declared:
             return Status(filled, 0, 0, 0, 0, 0)
         done = self.in_state(DONE, FORGOTTEN)
         sizes = list(zip(*done.to_arrays("original_bytes", "stored_bytes"), strict=True))
@@ -197,11 +192,6 @@ class Ledger:
                 "the other worker's copy counts"
             )
 
-    def close_failed(self, token: str, remarks: str) -> None:
-        """Record why a claimed movie cannot be migrated, unless another worker has taken it over."""
-        with suppress(MigrationError):
-            self.close(token, FAILED, remarks)
-
     def update(self, token: str, connection: Any = None, **values: Any) -> bool:
         """Change the row of a claim; False if the claim is no longer there."""
         quote = self.source.connection.adapter.quote_identifier
@@ -213,10 +203,6 @@ class Ledger:
     def release(self, token: str) -> None:
         """Give a claim back, so that the movie can be claimed again."""
         (self.in_state(COPYING) & {"token": token}).delete_quick()
-
-    def release_failed(self) -> None:
-        """Let the movies that failed be claimed again."""
-        self.in_state(FAILED).delete_quick()
 
     def drop_expired(self) -> None:
         """Drop the claims that were not renewed in time."""

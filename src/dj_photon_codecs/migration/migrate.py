@@ -6,6 +6,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 from datajoint.errors import LostConnectionError
@@ -17,7 +18,7 @@ from ..storage.progress import progress_bar
 from .columns import Column, check_columns
 from .copying import copy_movie
 from .forget import Forgotten, forget
-from .ledger import Ledger, Status
+from .ledger import FAILED, Ledger, Status
 from .originals import Originals
 from .plan import Plan, plan
 
@@ -140,7 +141,7 @@ class Migration:
         ledger = self._ledger
         ledger.declare()
         if retry:
-            ledger.release_failed()
+            ledger.in_state(FAILED).delete_quick()
         total = len(ledger.pending)
         with progress_bar("migrating", total if limit is None else min(limit, total), "movie", progress) as advance:
             for key, token in self._claims(limit):
@@ -205,7 +206,8 @@ class Migration:
             raise
         except Exception as error:  # of any reader: one movie must not stop the others
             lines = [str(error), *getattr(error, "__notes__", [])]
-            self._ledger.close_failed(token, f"{type(error).__name__}: {'; '.join(lines)}")
+            with suppress(MigrationError):  # another worker has taken it over
+                self._ledger.close(token, FAILED, f"{type(error).__name__}: {'; '.join(lines)}")
         except BaseException:
             self._ledger.release(token)
             raise
