@@ -154,8 +154,8 @@ def _data_folder(folder: Path) -> Path:
         forbidden = sorted({letter for letter in str(data) if letter in _NOT_IN_AN_ADDRESS or letter.isspace()})
         if forbidden:
             raise ConfigurationError(
-                f"the path of the database folder, {str(data)!r}, holds {' '.join(map(repr, forbidden))}, which cannot "
-                f"stand in the address of its socket: choose a folder without them, for example tempfile.mkdtemp()"
+                f"the path of the database folder, {str(data)!r}, holds {' '.join(map(repr, forbidden))}, which the "
+                f"address of its socket cannot contain: choose a folder without them, for example tempfile.mkdtemp()"
             )
     data.parent.mkdir(parents=True, exist_ok=True)
     return data

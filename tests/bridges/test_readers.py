@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from zarr.codecs import BloscCodec, BloscShuffle
+from zarr.codecs import BloscCodec
 
 from data.make_golden import GOLDEN, V1
 from dj_photon_codecs import write_movie

@@ -419,7 +419,7 @@ def test_an_unexpected_error_is_one_line_and_its_traceback_is_for_debug(
     monkeypatch.setattr(FileMovie, "__getitem__", broken)
     run = shell("calibrate", scan)
     assert (run.code, run.out) == (2, "")
-    assert run.err == "error: unexpected RuntimeError: a bug (--debug shows where it arose)\n"
+    assert run.err == "error: unexpected RuntimeError: a bug (--debug shows the traceback)\n"
     assert "Traceback" in shell("calibrate", scan, "--debug").err
 
 

@@ -495,7 +495,7 @@ def test_a_full_output_is_told_and_a_movie_is_stored_all_the_same(tmp_path: Path
     done = run_in_bash("dj-photon write scan.npy new.zarr > /dev/full", tmp_path)
     assert done.returncode == 0
     assert done.stderr == (
-        "warning: the output could not be written: No space left on device; write is done all the same\n"
+        "warning: the output could not be written: No space left on device; write succeeded anyway\n"
     )
     assert open_movie(tmp_path / "new.zarr").verify()
     done = run_in_bash("dj-photon info scan.npy > /dev/full", tmp_path)

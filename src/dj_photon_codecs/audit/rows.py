@@ -61,12 +61,10 @@ class Row:
     def _value_now(self, place: Place) -> Any:
         """The row's JSON value if it still refers to this path, else None."""
         with place.database:
-            found = list((self._table & self._key).proj(self._field).cursor(as_dict=True))
-        for row in found:
-            value = parsed(row[self._field])
-            if self.path in _references(self._table, self._field, value, place):
-                return value
-        return None
+            row = (self._table & self._key).proj(self._field).cursor(as_dict=True).fetchone()
+        value = None if row is None else parsed(row[self._field])
+        refers = value is not None and self.path in _references(self._table, self._field, value, place)
+        return value if refers else None
 
 
 class Rows:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _HDF5_CHUNK = 1 << 20
 
 Backend = Literal["hdf5", "zarr"]
+_BACKENDS: dict[str, Backend] = {".nwb": "hdf5", ".zarr": "zarr"}
 
 
 def to_nwb(
@@ -78,7 +79,9 @@ def to_nwb(
         If the movie has more than four axes, which NWB has no place for.
     """
     target = Path(file)
-    backend = _backend_of(target)
+    backend = _BACKENDS.get(target.suffix)
+    if backend is None:
+        raise ConfigurationError(f"{target} must end in .nwb, for HDF5, or in .nwb.zarr, for Zarr")
     pynwb = _library("pynwb")
     with appearing(target) as partial:
         if nwbfile is None:
@@ -126,7 +129,7 @@ def photon_series(
     imaging_plane
         The :class:`pynwb.ophys.ImagingPlane` of the recording.
     backend
-        What the file will be, because pynwb sets compression here: ``hdf5`` or ``zarr``.
+        Format of the file, because pynwb sets the compression here: ``hdf5`` or ``zarr``.
     one_photon
         True for a OnePhotonSeries, False for a TwoPhotonSeries.
     portable
@@ -137,8 +140,8 @@ def photon_series(
     timestamps
         Time of each frame [s], in place of a rate. If neither is given, they come from the movie's metadata.
     **fields
-        More fields of the series, such as ``name``, ``starting_time``, ``scan_line_rate``, ``description``; or others
-        than those that are filled in.
+        More fields of the series, such as ``name``, ``starting_time``, ``scan_line_rate``, ``description``. They
+        replace those that are filled in.
 
     Returns
     -------
@@ -175,14 +178,6 @@ def _library(name: str) -> Any:
     """Import pynwb or hdmf_zarr, or name the extra."""
     what = {"pynwb": "NWB files", "hdmf_zarr": "NWB files in Zarr, on Python 3.12 or newer with zarr 3.4,"}
     return library(name, "nwb", what[name])
-
-
-def _backend_of(target: Path) -> Backend:
-    if target.suffix == ".nwb":
-        return "hdf5"
-    if target.suffix == ".zarr":
-        return "zarr"
-    raise ConfigurationError(f"{target} must end in .nwb, for HDF5, or in .nwb.zarr, for Zarr")
 
 
 def _new_file(pynwb: Any, movie: PhotonArray, start: datetime | None) -> Any:

@@ -69,7 +69,7 @@ class _App(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         with warnings.catch_warnings():
-            warnings.simplefilter("always", UserWarning)  # of which ours are
+            warnings.simplefilter("always", UserWarning)  # the base class of ours
             told: set[str] = set()
             warnings.showwarning = lambda message, *_, **__: _warn(message, told)
             try:
@@ -95,7 +95,7 @@ def _sentence(error: Exception) -> str:
         return _with_options(text) + (_REMEDY if "NoCredentialsError" in text else "")
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return f"unexpected {type(error).__name__}: {text} (--debug shows where it arose)"
+    return f"unexpected {type(error).__name__}: {text} (--debug shows the traceback)"
 
 
 def _code(error: Exception) -> int:
@@ -166,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if output.error is not None:
             done = code == 0 and arguments[0] in _DEEDS
             text = f"the output could not be written: {_sentence(output.error)}"
-            click.echo(f"warning: {text}; {arguments[0]} is done all the same" if done else f"error: {text}", err=True)
+            click.echo(f"warning: {text}; {arguments[0]} succeeded anyway" if done else f"error: {text}", err=True)
             return code if done else code or UNREACHABLE
         return code
 

@@ -30,7 +30,7 @@ def verify(movies: tuple[str, ...], jobs: int, as_json: bool) -> int:
     dj-photon verify --jobs 4 stored/*.zarr
     dj-photon verify s3://bucket/scan.zarr --json
     """
-    from .. import open_movie  # noqa: F401  # before threads do
+    from .. import open_movie  # noqa: F401  # not first in a thread
 
     found = []
     for checked in _all_checked(movies, jobs):
@@ -99,7 +99,7 @@ def recover(movies: tuple[str, ...], dry_run: bool, spilled: str | None, as_json
     """Make MOVIES of what acquisitions stored before they were cut off (a crash, a power cut).
 
     Prints a line for each: its frames, and those lost in between. Nothing that can be read is removed. Complete movies,
-    and those that are being acquired, are left unchanged. If one fails, the others are recovered all the same.
+    and those that are being acquired, are left unchanged. If one fails, the others are still recovered.
 
     \b
     dj-photon recover scan.zarr

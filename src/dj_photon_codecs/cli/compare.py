@@ -145,7 +145,7 @@ def benchmark(
     """Measure on this machine how small and how fast MOVIE is stored, or a simulated one.
 
     Compares the profiles standard, dense and portable with lossless Zarr (Blosc with Zstd and bit-shuffle, in chunks
-    of the same shape) in the same run, by turns, in the folder for temporary files. The frames are in memory: 300 of
+    of the same shape) in the same run, taking turns, in the temporary folder. The frames are in memory: 300 of
     512 x 512 take 160 MB. A movie that is stored already keeps its noise model.
 
     \b
@@ -187,7 +187,7 @@ def benchmark(
 
 
 def _costs(counts: Any, repeat: int, noise: Any) -> dict[str, _Cost]:
-    """All ways of storing, by turns; the first turn, which loads and compiles, is not counted."""
+    """All ways of storing, taking turns; the first turn, which loads and compiles, is not counted."""
     import zarr
     from tqdm import tqdm
     from zarr.codecs import BloscCodec
@@ -226,7 +226,7 @@ def _costs(counts: Any, repeat: int, noise: Any) -> dict[str, _Cost]:
 def demo(as_json: bool) -> int:
     """Simulate a movie, write it, read it back, and report; needs no file and no database.
 
-    Everything happens in a folder for temporary files, which is removed.
+    Everything happens in a temporary folder, which is removed.
 
     \b
     dj-photon demo

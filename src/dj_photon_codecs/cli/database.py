@@ -16,7 +16,7 @@ from .output import CHECK_FAILED, UNREACHABLE, USAGE, Failure, report
 @command(
     "Compare a store with the rows that refer to it.",
     click.argument("schemas", nargs=-1, required=True),
-    option("--store", "Store in DataJoint's configuration; the default store without.", metavar="NAME"),
+    option("--store", "Store in DataJoint's configuration; the default store if not given.", metavar="NAME"),
     click.option("--verify", "thorough", is_flag=True, help="Read every chunk of every movie."),
     JOBS,
 )
@@ -71,8 +71,8 @@ def migrate(
 
     Each movie is compared with its original, count by count, before its row refers to it. Nothing is deleted. Run it
     again after any interruption, and on as many machines as you like at the same time: a ledger in the schema of the
-    photon column shares the movies out. Those that cannot be migrated are listed, with exit code 1, and the rest goes
-    on.
+    photon column shares the movies out. Those that cannot be migrated are listed, with exit code 1; the others are
+    still migrated.
 
     Tables are named as classes (TwoPhotonScan) or as in the database (two_photon_scan). Database and stores come from
     DataJoint's configuration.

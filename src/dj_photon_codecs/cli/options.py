@@ -46,7 +46,7 @@ def option(name: str, text: str, default: Any = None, **settings: Any) -> Decora
 
 
 JSON: Decorator = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else.")
-DEBUG = flag("--debug", "Show the traceback of an error, not its line alone.", expose_value=False)
+DEBUG = flag("--debug", "Show the traceback of an error, not only one line.", expose_value=False)
 JOBS = option("--jobs", "Movies checked at a time.", 1, type=click.IntRange(min=1))
 
 _GAIN_HELP = "Conversion gain [ADU/photon], if you know it; measured by default."
@@ -70,10 +70,11 @@ def _storage_option(given: Field[Any]) -> Decorator:
     )
 
 
-_WRITTEN = [given for given in fields(WriteOptions) if given.metadata]
+#: The options of ``write_movie``.
+WRITTEN = [given for given in fields(WriteOptions) if given.metadata]
 
 #: How a movie is stored.
-STORAGE = (*map(_storage_option, _WRITTEN), flag("--signed", "Negative counts are noise around darkness."))
+STORAGE = (*map(_storage_option, WRITTEN), flag("--signed", "Negative counts are noise around darkness."))
 
 #: Which movie of a file is meant: arguments of :func:`~dj_photon_codecs.open_source`.
 SOURCE = (
@@ -89,11 +90,6 @@ SOURCE = (
     option("--offset", "Where counts begin in a file without a header.", type=int, metavar="BYTES"),
 )
 FRAMES = option("--frames", "Frames from START to before STOP, from 0.", callback=_frames, metavar="START:STOP")
-
-
-def storage_options(given: dict[str, Any]) -> dict[str, Any]:
-    """Take the options of ``write_movie`` out of the parameters of a command."""
-    return {one.name: given.pop(one.name) for one in _WRITTEN}
 
 
 def argument(name: str, **settings: Any) -> Decorator:

@@ -37,8 +37,8 @@ class State(enum.Enum):
     MOVIE = "a movie is stored there"
     UNFINISHED = "an unfinished movie is there; dj-photon recover makes a movie of it"
     WRITING = "a movie is being written there. If its writer has ended, break_claim in Python removes what it left"
-    ABANDONED = "a writer that was ended left it; the next one removes it"
-    REMAINS = "it holds the chunks of a movie without its metadata: what is left of one, or half a copy"
+    ABANDONED = "a killed writer left it; the next writer removes it"
+    REMAINS = "it holds the chunks of a movie without its metadata: a partly deleted movie or an incomplete copy"
     OTHER = "it holds something other than a movie"
     FILE = "it is a file"
 

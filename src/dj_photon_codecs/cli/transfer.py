@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._system import ends_of_processes_are_known, is_running, rename, unlink
-from .options import FRAMES, NOISE, SOURCE, STORAGE, argument, command, flag, movie_document, opened, storage_options
+from .options import FRAMES, NOISE, SOURCE, STORAGE, WRITTEN, argument, command, flag, movie_document, opened
 from .output import ALREADY_THERE, Failure, columns, report
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def write(
         if state not in (State.FILE, State.OTHER, State.WRITING):
             remedy = f"--force replaces it{', --skip-existing leaves it' * (state is State.MOVIE)}; or {remedy}"
         raise Failure(f"{place.location.label} is not empty: {state.value}. Ways out: {remedy}", ALREADY_THERE)
-    options = storage_options(others)
+    options = {one.name: others.pop(one.name) for one in WRITTEN}
     with opened(source, **others) as movie:
         given = PhotonMovie(movie, conversion_gain=conversion_gain, zero_level=zero_level, signed=signed)
 

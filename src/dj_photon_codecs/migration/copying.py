@@ -44,7 +44,7 @@ def copy_movie(originals: Originals, target: Column, ledger: Ledger, key: Json, 
             mark_store(movie._location)
             check_copy(original, movie)
             remarks = "; ".join(dict.fromkeys(text for text, _ in told))
-            # The target is locked before the ledger, as by a worker that inserts a claim: no deadlock.
+            # Lock the target before the ledger, as a worker that inserts a claim does, to avoid a deadlock.
             with target.locked(key) as present:
                 if present is not None:
                     raise MigrationError(f"{target} of {key} was filled by someone else while its movie was copied")

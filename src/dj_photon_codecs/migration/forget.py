@@ -1,4 +1,4 @@
-"""Let originals go: only those whose movie is done and, compared once more, within the bound."""
+"""Set originals to NULL: only those whose movie is done and, compared once more, within the bound."""
 
 from __future__ import annotations
 

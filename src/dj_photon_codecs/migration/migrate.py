@@ -1,4 +1,4 @@
-"""The migration of one column to another: what it would take, doing it, and letting the originals go."""
+"""The migration of one column to another: planning it, running it, and setting the originals to NULL."""
 
 from __future__ import annotations
 
