@@ -65,6 +65,7 @@ def check_new_path(path: str, full: str, *, local: bool) -> None:
     length = len(os.fsencode(full)) + _BELOW
     if len(os.fsencode(longest)) > _NAME_BYTES or length > limit:
         raise ConfigurationError(
-            f"the path of the movie would be {path!r:.300}, {length} bytes with the names of its objects, but the store "
-            f"allows {limit}, and {_NAME_BYTES} for one name: use a store with a shorter location, or a shorter primary key"
+            f"the path of the movie would be {path!r:.300}, {length} bytes with the names of its objects, and the "
+            f"store allows {limit}, and {_NAME_BYTES} for one name: use a store with a shorter location, or a shorter "
+            "primary key"
         )

@@ -106,12 +106,11 @@ class PhotonCodec(ColumnOptions, SchemaCodec):  # type: ignore[misc]  # DataJoin
             )
         # Record the default store by name; otherwise a collector bound to that name would see an orphan.
         name = resolved_store_name(store_name, facts["config"])
-        place: Any = None
+        places: list[MoviePlace] = []
 
         def located() -> Location:
-            nonlocal place
-            place = self._new_place(facts, primary_key, name, None if statement is None else statement.table)
-            return place.location
+            places.append(self._new_place(facts, primary_key, name, None if statement is None else statement.table))
+            return places[-1].location
 
         with _all_or_nothing() as statement:
             if statement is not None:
@@ -130,7 +129,7 @@ class PhotonCodec(ColumnOptions, SchemaCodec):  # type: ignore[misc]  # DataJoin
             mark_store(movie._location)
             if statement is not None:
                 statement.written.append(movie._location)
-            return place.value(movie).row
+            return places[-1].value(movie).row
 
     def _new_place(self, facts: dict[str, Any], primary_key: dict[str, Any], store_name: str, table: Any) -> MoviePlace:
         """A path that mirrors the schema, with a random token, in a store that is mounted and accepts it."""

@@ -165,7 +165,7 @@ def test_octave_reads_frames_and_refuses_damage(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shuffle", ["bitshuffle", "shuffle", "noshuffle"])
-def test_octave_reads_blosc_of_many_blocks(shuffle: str, tmp_path: Path) -> None:
+def test_octave_reads_blosc_of_many_blocks(shuffle: Any, tmp_path: Path) -> None:
     """The golden movies of Blosc are so small that it stores them as they are."""
     counts = np.random.default_rng(0).poisson(20, size=(3, 60, 70)).astype(np.uint16)
     blosc = BloscCodec(typesize=2, cname="zstd", clevel=5, shuffle=shuffle, blocksize=4096)

@@ -59,7 +59,7 @@ def copy_movie(originals: Originals, target: Column, ledger: Ledger, key: Json, 
 
 def _adopted(original: Any, target: Column, key: Json, present: Any) -> PhotonArray:
     """Take the movie that a row has already as the copy, if it is one."""
-    movie = target.movie(present)
+    movie: PhotonArray = target.movie(present)
     try:
         check_copy(original, movie)
     except MigrationError as error:
