@@ -112,15 +112,14 @@ def command(short_help: str, *parameters: Decorator) -> Callable[[Callable[..., 
 def opened(path: str, **which: Any) -> Iterator[Any]:
     """The movie at a path or URL: a ``PhotonArray`` for a Zarr array, otherwise a ``FileMovie`` with these options."""
     from .. import FormatError, open_movie, open_source
-    from ..storage.location import Location
-    from .places import is_group
+    from .places import Place
 
     given = {name: value for name, value in which.items() if value is not None}
     if not given and ("://" in path or any((Path(path) / name).exists() for name in ("zarr.json", ".zarray"))):
         try:
             movie = open_movie(path)
         except FormatError:
-            if not is_group(Location.of(path)):
+            if not Place(path).is_group():
                 raise
         else:
             yield movie

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import json
 import posixpath
 import re
 import secrets
@@ -43,17 +44,6 @@ class State(enum.Enum):
     FILE = "it is a file"
 
 
-def is_group(location: Location) -> bool:
-    """Whether there is a Zarr group, such as an OME-Zarr image."""
-    import zarr
-
-    try:
-        zarr.open_group(location.open(read_only=True), path=location.prefix, mode="r")
-    except (OSError, ValueError, RecursionError):
-        return False
-    return True
-
-
 class Place:
     """A folder on a disk or in an object store, by its path or URL."""
 
@@ -91,7 +81,7 @@ class Place:
         if claim is not None and not claim.is_stale:
             return State.WRITING
         if "zarr.json" in names:
-            return State.OTHER if is_group(self.location) else State.MOVIE
+            return State.OTHER if self.is_group() else State.MOVIE
         if ".zarray" in names:
             return State.MOVIE
         if names & {JOURNAL, KEPT.rstrip("/")}:  # the journal may be lost, and is not needed
@@ -100,6 +90,16 @@ class Place:
         if claim is not None and all(map(_CONTENT.fullmatch, own)):
             return State.ABANDONED
         return State.REMAINS if own and all(map(_CONTENT.fullmatch, own)) else State.OTHER
+
+    def is_group(self) -> bool:
+        """Whether there is a Zarr group, such as an OME-Zarr image."""
+        try:
+            document = json.loads(self._files.cat_file(f"{self._root}/zarr.json"))
+        except (FileNotFoundError, NotADirectoryError):
+            return bool(self._files.exists(f"{self._root}/.zgroup"))
+        except (ValueError, RecursionError):  # damaged
+            return False
+        return isinstance(document, dict) and document.get("node_type") == "group"
 
     def replace(self, write: Callable[[str], PhotonArray]) -> PhotonArray:
         """Write another movie, verify it, and put it in place of the one that is there; other content is refused."""
