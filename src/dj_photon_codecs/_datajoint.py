@@ -96,6 +96,11 @@ def current_statement() -> Statement | None:
     return Statement(table, key, written, row, bool(known.get("replace")), bool(known.get("skip_duplicates")))
 
 
+def parsed(stored: Any) -> Any:
+    """Parse a JSON column, which MySQL returns as text and PostgreSQL as values."""
+    return json.loads(stored) if isinstance(stored, str | bytes) else stored
+
+
 def referenced_paths(table: Any, store_name: str) -> Iterator[str]:
     """Yield paths in a store that rows of the table's schema refer to: a few per column."""
     connection, adapter = table.connection, table.connection.adapter
@@ -108,9 +113,8 @@ def referenced_paths(table: Any, store_name: str) -> Iterator[str]:
                 continue
             filled = other & f"{adapter.quote_identifier(column)} IS NOT NULL"
             for row in (filled.proj(column) & dj.Top(_LOOKED_AT, "KEY DESC")).cursor(as_dict=True):
-                value = row[column]
-                value = json.loads(value) if isinstance(value, str | bytes) else value
-                yield from (path for path, store in codec.referenced_paths(value) if store == store_name)
+                found = codec.referenced_paths(parsed(row[column]))
+                yield from (path for path, store in found if store == store_name)
 
 
 def origin_of_fetched_value() -> str | None:

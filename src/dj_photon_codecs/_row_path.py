@@ -57,14 +57,15 @@ def check_new_path(path: str, full: str, *, local: bool) -> None:
         check_path(path, "the row")
     except FormatError as error:
         raise ConfigurationError(
-            f"the movie would lie at {path!r:.300}, and no row refers to such a path: remove what is neither a folder "
-            "nor a printable character from schema_prefix and partition_pattern of the store"
+            f"the movie would be stored at {path!r:.300}, and no row can refer to such a path: use only folder names "
+            "of printable characters in schema_prefix and partition_pattern of the store"
         ) from error
     longest = max(path.split("/"), key=lambda name: len(os.fsencode(name)))
     limit = _PATH_BYTES if local else _KEY_BYTES
     length = len(os.fsencode(full)) + _BELOW
     if len(os.fsencode(longest)) > _NAME_BYTES or length > limit:
         raise ConfigurationError(
-            f"the movie would lie at {path!r:.300}, {length} bytes with the names of its objects, and the store allows "
-            f"{limit}, and {_NAME_BYTES} for one name: use a store with a shorter location, or a shorter primary key"
+            f"the path of the movie would be {path!r:.300}, {length} bytes with the names of its objects, and the "
+            f"store allows {limit}, and {_NAME_BYTES} for one name: use a store with a shorter location, or a shorter "
+            "primary key"
         )

@@ -7,7 +7,6 @@ needs, so a fetch does not read the store. Options of a column are class attribu
 from __future__ import annotations
 
 import base64
-import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from datajoint.codecs import resolve_dtype
 from datajoint.errors import DataJointError, DuplicateError
 from datajoint.storage import StorageBackend
 
-from ._datajoint import Statement, current_statement, origin_of_fetched_value, referenced_paths
+from ._datajoint import Statement, current_statement, origin_of_fetched_value, parsed, referenced_paths
 from ._row_path import check_new_path, safe_key
 from ._typing import Json
 from ._warn import warnings_about
@@ -105,15 +104,13 @@ class PhotonCodec(ColumnOptions, SchemaCodec):  # type: ignore[misc]  # DataJoin
             raise DataJointError(
                 f"a photon movie is stored by inserting it into a table: {', '.join(missing)} not known"
             )
-        config = facts["config"]
         # Record the default store by name; otherwise a collector bound to that name would see an orphan.
-        name = resolved_store_name(store_name, config)
-        path = ""
+        name = resolved_store_name(store_name, facts["config"])
+        places: list[MoviePlace] = []
 
-        def place() -> Location:
-            nonlocal path
-            path = self._new_path(facts, primary_key, name)
-            return self._new_location(path, name, config, None if statement is None else statement.table)
+        def located() -> Location:
+            places.append(self._new_place(facts, primary_key, name, None if statement is None else statement.table))
+            return places[-1].location
 
         with _all_or_nothing() as statement:
             if statement is not None:
@@ -122,32 +119,28 @@ class PhotonCodec(ColumnOptions, SchemaCodec):  # type: ignore[misc]  # DataJoin
                 stored = None if found is None else found[facts["field"]]
                 fetched = isinstance(value, PhotonArray) and stored is not None
                 if fetched and self.decode(stored, key=key, context=context) == value:
-                    return _parsed(stored)
+                    return parsed(stored)
                 if found is not None and statement.skip_duplicates:
-                    return _parsed(stored)  # the row stays, so write no movie
+                    return parsed(stored)  # the row stays, so write no movie
                 statement.check_other_values(facts["field"])
             what = f"column {facts['field']!r}, key {primary_key}"
             with warnings_about(f"{facts['schema']}.{facts['table']}", what):
-                movie = write_to(place, value, self._options())
+                movie = write_to(located, value, self._options())
             mark_store(movie._location)
             if statement is not None:
                 statement.written.append(movie._location)
-            return _row(path, name, movie)
+            return places[-1].value(movie).row
 
-    def _new_path(self, facts: dict[str, Any], primary_key: dict[str, Any], store_name: str) -> str:
-        """Return a unique path that mirrors the schema, with a random token."""
-        where = facts["schema"], facts["table"], facts["field"], safe_key(primary_key)
-        path, _ = self._build_path(*where, ext=".zarr", store_name=store_name, config=facts["config"])
-        return str(path)
-
-    def _new_location(self, path: str, store_name: str, config: Any, table: Any) -> Location:
-        """Location of a new movie, after checking that its store is mounted and accepts the path."""
+    def _new_place(self, facts: dict[str, Any], primary_key: dict[str, Any], store_name: str, table: Any) -> MoviePlace:
+        """A path that mirrors the schema, with a random token, in a store that is mounted and accepts it."""
+        config, where = facts["config"], (facts["schema"], facts["table"], facts["field"])
+        path, _ = self._build_path(*where, safe_key(primary_key), ext=".zarr", store_name=store_name, config=config)
         location = self._location(path, store_name, config)
         check_location(self._get_backend(store_name, config=config))
         if table is not None:
             check_mounted(location, lambda: referenced_paths(table, store_name))
         check_new_path(path, location.root, local=location.is_local)
-        return replace(location, unused=True)
+        return MoviePlace(path, store_name, replace(location, unused=True), self._options())
 
     def decode(
         self, stored: Any, *, key: dict[str, Any] | None = None, context: dict[str, Any] | None = None
@@ -274,8 +267,7 @@ def movie_place(table: Any, attribute: str, key: Json) -> MoviePlace:
     _, _, given = resolve_dtype(f"<{codec.name}>", store_name=heading[attribute].store)
     store_name = resolved_store_name(given, config)
     facts = {"schema": table.database, "table": table.table_name, "field": attribute, "config": config}
-    path = codec._new_path(facts, key, store_name)
-    return MoviePlace(path, store_name, codec._new_location(path, store_name, config, table), codec._options())
+    return codec._new_place(facts, key, store_name, table)
 
 
 def row_of_ticket(ticket: Json, movie: PhotonArray) -> Json:
@@ -340,15 +332,10 @@ def resolved_store_name(store_name: str | None, config: Any) -> str:
     return default
 
 
-def _parsed(stored: Any) -> Any:
-    """Parse a JSON column, which MySQL returns as text."""
-    return json.loads(stored) if isinstance(stored, str | bytes) else stored
-
-
 def _checked_row(stored: Any, where: str) -> Json:
     """Parse a row's JSON value; raise if its path leaves the store, or if this codec did not write it."""
     try:
-        row = _parsed(stored)
+        row = parsed(stored)
     except (ValueError, RecursionError) as error:
         raise FormatError(
             f"{where} holds no photon movie, and no valid JSON ({type(error).__name__}: {error})"

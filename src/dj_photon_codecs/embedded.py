@@ -9,7 +9,7 @@ import subprocess
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -71,16 +71,22 @@ def embedded_database(folder: str | os.PathLike[str]) -> Iterator[dj.Connection]
     ...     schema = dj.Schema("imaging")
     """
     import datajoint as dj
+    from datajoint import instance
     from pydantic import SecretStr
 
-    with _configuration_kept(), embedded_server(folder) as address:
-        settings = address | {"password": SecretStr(address["password"]), "name": None, "database_prefix": ""}
-        dj.config.database = dj.config.database.model_copy(update=settings)
-        connection = dj.conn(reset=True)
-        try:
-            yield connection
-        finally:
-            connection.close()
+    # DataJoint 2.3 has no public way to restore its process-wide connection after dj.conn(reset=True); the next
+    # dj.conn() would return the closed one.
+    before, database, stores = instance._singleton_connection, dj.config.database, dict(dj.config.stores)
+    try:
+        with embedded_server(folder) as address:
+            settings = address | {"password": SecretStr(address["password"]), "name": None, "database_prefix": ""}
+            dj.config.database = dj.config.database.model_copy(update=settings)
+            with closing(dj.conn(reset=True)) as connection:
+                yield connection
+    finally:
+        instance._singleton_connection = before
+        dj.config.database = database
+        dj.config.stores = stores
 
 
 @contextmanager
@@ -105,7 +111,8 @@ def embedded_server(folder: str | os.PathLike[str]) -> Iterator[dict[str, Any]]:
         if has_unix_sockets() and len(os.fsencode(data)) > _LONGEST_SOCKET_FOLDER:
             server.runtime_path = Path(tempfile.mkdtemp(prefix="dj-photon-"))
             cleanup.callback(remove_folder, server.runtime_path)
-        cleanup.callback(_stop, server)
+        cleanup.callback(atexit.unregister, server._cleanup)  # which would recreate the folder for its lock
+        cleanup.callback(server.cleanup)
         _start(server)
         started = server.get_postmaster_info()
         yield {
@@ -147,29 +154,11 @@ def _data_folder(folder: Path) -> Path:
         forbidden = sorted({letter for letter in str(data) if letter in _NOT_IN_AN_ADDRESS or letter.isspace()})
         if forbidden:
             raise ConfigurationError(
-                f"the path of the database folder, {str(data)!r}, holds {' '.join(map(repr, forbidden))}, which cannot "
-                f"stand in the address of its socket: choose a folder without them, for example tempfile.mkdtemp()"
+                f"the path of the database folder, {str(data)!r}, holds {' '.join(map(repr, forbidden))}, which the "
+                f"address of its socket cannot contain: choose a folder without them, for example tempfile.mkdtemp()"
             )
     data.parent.mkdir(parents=True, exist_ok=True)
     return data
-
-
-@contextmanager
-def _configuration_kept() -> Iterator[None]:
-    """Restore DataJoint's settings and its process-wide connection after the block."""
-    import datajoint as dj
-    from datajoint import instance
-
-    # DataJoint 2.3 has no public way to restore its process-wide connection after dj.conn(reset=True); the next
-    # dj.conn() would return the closed one.
-    connection = instance._singleton_connection
-    database, stores = dj.config.database, dict(dj.config.stores)
-    try:
-        yield
-    finally:
-        instance._singleton_connection = connection
-        dj.config.database = database
-        dj.config.stores = stores
 
 
 def _forget_dead_users(path: Path) -> None:
@@ -182,16 +171,8 @@ def _forget_dead_users(path: Path) -> None:
 
 def _start(server: Any) -> None:
     """Start the server in several attempts, because a busy machine may exceed the wheel's 10 seconds."""
-    for attempt in range(_STARTS):
-        try:
-            server.start()  # finds the server that an earlier attempt left starting
+    for _ in range(_STARTS - 1):
+        with suppress(subprocess.TimeoutExpired):
+            server.start()
             return
-        except subprocess.TimeoutExpired:
-            if attempt == _STARTS - 1:
-                raise
-
-
-def _stop(server: Any) -> None:
-    """Stop the server now; at exit, the wheel would recreate the folder for its lock."""
-    server.cleanup()
-    atexit.unregister(server._cleanup)
+    server.start()  # finds the server that an earlier attempt left starting

@@ -342,6 +342,23 @@ def test_a_row_that_is_deleted_meanwhile_is_no_disagreement(
     assert audit(local_pipeline, verify=True).missing == ()
 
 
+def test_a_movie_that_is_removed_from_its_row_meanwhile_is_no_disagreement(
+    local_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dj_photon_codecs.audit.rows import Row
+
+    recording = declare(local_pipeline)
+    recording.insert1(row(1, photon()))
+    check = Row.check
+
+    def remove_first(self: Any, place: Any, *, verify: bool) -> Any:
+        recording.update1(row(1))
+        return check(self, place, verify=verify)
+
+    monkeypatch.setattr(Row, "check", remove_first)
+    assert audit(local_pipeline, verify=True).missing == ()
+
+
 def test_a_column_that_cannot_be_read_ends_the_audit(local_pipeline: Pipeline, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where DataJoint's collector logs a warning and takes all movies of the column for garbage."""
     from dj_photon_codecs import PhotonCodec

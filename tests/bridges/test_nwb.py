@@ -333,5 +333,5 @@ def test_a_missing_library_is_named_with_the_extra(
     name: str, package: str, movie: PhotonArray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    with pytest.raises(ImportError, match=r'needs .*: pip install "dj-photon-codecs\[nwb\]"'):
+    with pytest.raises(ImportError, match=r'need .*: pip install "dj-photon-codecs\[nwb\]"'):
         movie.to_nwb(tmp_path / name, session_start_time=START, rate=30)

@@ -22,7 +22,6 @@ import zarr
 from dj_photon_codecs import FileMovie, SourceError, open_movie, open_source, write_movie
 from dj_photon_codecs.cli import compare as compare_module
 from dj_photon_codecs.cli import main
-from dj_photon_codecs.cli import options as options_module
 from dj_photon_codecs.cli import transfer as transfer_module
 from dj_photon_codecs.cli.compare import simulated
 from dj_photon_codecs.cli.inspect import info
@@ -303,7 +302,7 @@ def test_export_of_a_file_reads_a_block_at_a_time(
 def test_progress_shows_on_a_terminal_only(
     shell: Shell, stored: str, terminal: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(options_module, "_PATIENCE", 0.0)
+    monkeypatch.setattr("dj_photon_codecs.storage.progress._PATIENCE", 0.0)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: terminal, raising=False)
     run = shell("export", stored, "movie.npy")
     assert ("exporting" in run.err) == terminal
@@ -420,7 +419,7 @@ def test_an_unexpected_error_is_one_line_and_its_traceback_is_for_debug(
     monkeypatch.setattr(FileMovie, "__getitem__", broken)
     run = shell("calibrate", scan)
     assert (run.code, run.out) == (2, "")
-    assert run.err == "error: unexpected RuntimeError: a bug (--debug shows where it arose)\n"
+    assert run.err == "error: unexpected RuntimeError: a bug (--debug shows the traceback)\n"
     assert "Traceback" in shell("calibrate", scan, "--debug").err
 
 

@@ -197,6 +197,16 @@ def test_verify_tells_a_disk_that_is_not_mounted(shell: Shell, tmp_path: Path, p
     assert "Is its disk mounted?" in run.out
 
 
+@pytest.mark.parametrize("document", ["[]", "null", "{", '{"node_type": "group", "attributes": 1'])
+def test_a_damaged_document_is_told_as_such(shell: Shell, scan: str, document: str) -> None:
+    Path("scan.zarr").mkdir()
+    Path("scan.zarr", "zarr.json").write_text(document)
+    assert "'zarr.json'" in shell("info", "scan.zarr").err
+    run = shell("verify", "scan.zarr")
+    assert (run.code, "the metadata cannot be used" in run.out) == (1, True)
+    assert "a movie is stored there" in shell("write", scan, "scan.zarr").err
+
+
 def test_verify_of_a_file_and_of_a_group_is_a_usage_error(shell: Shell, scan: str) -> None:
     zarr.create_group("group.zarr")
     run = shell("verify", scan, "group.zarr")
@@ -495,7 +505,7 @@ def test_a_full_output_is_told_and_a_movie_is_stored_all_the_same(tmp_path: Path
     done = run_in_bash("dj-photon write scan.npy new.zarr > /dev/full", tmp_path)
     assert done.returncode == 0
     assert done.stderr == (
-        "warning: the output could not be written: No space left on device; write is done all the same\n"
+        "warning: the output could not be written: No space left on device; write succeeded anyway\n"
     )
     assert open_movie(tmp_path / "new.zarr").verify()
     done = run_in_bash("dj-photon info scan.npy > /dev/full", tmp_path)

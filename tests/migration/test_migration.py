@@ -16,7 +16,7 @@ from datajoint.builtin_codecs import SchemaCodec
 
 from dj_photon_codecs import ConfigurationError, Migration, MigrationError, PhotonMovie, StorageError, audit_store
 from dj_photon_codecs.migration import copying
-from dj_photon_codecs.migration.compare import check_copy
+from dj_photon_codecs.migration.copying import check_copy
 from dj_photon_codecs.migration.ledger import Ledger
 from services import Pipeline
 from tables import crosswise, second_connection
@@ -350,7 +350,7 @@ def test_a_worker_that_stopped_answering_is_replaced_and_its_copy_does_not_count
 ) -> None:
     """The first worker stands still while it copies, longer than its lease, and finishes after the second."""
     table = filled(pipeline, 1)
-    monkeypatch.setattr("dj_photon_codecs.migration.ledger.Heartbeat._renew", lambda *_: None)
+    monkeypatch.setattr("dj_photon_codecs.migration.ledger.Ledger._renew", lambda *_: None)
     stood_still: list[Any] = []
 
     def stands_still(original: Any, movie: Any) -> None:

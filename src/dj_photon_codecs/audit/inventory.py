@@ -61,16 +61,12 @@ class Inventory:
             if entry["type"] == "directory" and is_folder(name):
                 yield from self.walk(name, is_folder)
                 continue
-            found = self.count(name) if entry["type"] == "directory" else self._counted(name, [entry])
+            found = self._counted(name, self._objects(name) if entry["type"] == "directory" else [entry])
             if found is not None:
                 yield found
 
-    def count(self, path: str) -> StoredObject | None:
-        """Count a file, or a folder with everything in it; None if nothing is there."""
-        return self._counted(path, self._objects(path))
-
     def sizes(self, path: str) -> dict[str, int]:
-        """Sizes [bytes] of the objects in a folder, by name relative to it."""
+        """Sizes [bytes] of the objects in a folder, by name relative to it; of a file, under the empty name."""
         return {name: entry["size"] or 0 for name, entry in self._files(path, self._objects(path))}
 
     def _objects(self, path: str) -> list[Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import posixpath
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ import datajoint as dj
 from datajoint.codecs import decode_attribute, parse_type_spec
 from datajoint.errors import DataJointError
 
+from .._datajoint import parsed
 from .._typing import Json
 from ..codec import PhotonCodec, is_movie_row
 from ..errors import PhotonCodecError
@@ -43,15 +43,16 @@ class Row:
 
     def check(self, place: Place, *, verify: bool) -> str | None:
         """Check the object again; return the problem, or None if there is none or the row has been deleted since."""
-        found = place.inventory.count(self.path)
+        sizes = place.inventory.sizes(self.path)
         value = self._value_now(place)
         if value is None:
             return None
-        if found is None:
+        if not sizes.keys() - {FRAME_DATA}:
             return MISSING
         if not is_movie_row(value):
             return None
-        message, self.foreign = _movie_problem(value, place, self.path)
+        message, foreign = _movie_problem(value, sizes, place.config)
+        self.foreign = [f"{self.path}/{name}" for name in foreign]
         if message is None and verify:
             verified = _handle(value, place.config).verify(progress=False)
             message = None if verified or self._value_now(place) is None else str(verified)
@@ -60,12 +61,10 @@ class Row:
     def _value_now(self, place: Place) -> Any:
         """The row's JSON value if it still refers to this path, else None."""
         with place.database:
-            found = list((self._table & self._key).proj(self._field).cursor(as_dict=True))
-        for row in found:
-            value = _json(row[self._field])
-            if self.path in _references(self._table, self._field, value, place):
-                return value
-        return None
+            row = (self._table & self._key).proj(self._field).cursor(as_dict=True).fetchone()
+        value = None if row is None else parsed(row[self._field])
+        refers = value is not None and self.path in _references(self._table, self._field, value, place)
+        return value if refers else None
 
 
 class Rows:
@@ -92,7 +91,7 @@ class Rows:
     def _take(self, table: Any, field: str, key: Json, stored: Any) -> None:
         value = None
         try:
-            value = _json(stored)
+            value = parsed(stored)
             references = _references(table, field, value, self._place)
         except (DataJointError, OSError, ValueError, RecursionError) as error:  # RecursionError: deeply nested JSON
             path = value.get("path") if isinstance(value, dict) else None
@@ -148,16 +147,16 @@ def _looks_whole(value: Any, found: StoredObject, config: Any) -> bool:
     )
 
 
-def _movie_problem(value: Any, place: Place, path: str) -> tuple[str | None, list[str]]:
-    """Return the problem with a movie's objects, if any, and the foreign files in its folder."""
+def _movie_problem(value: Any, sizes: dict[str, int], config: Any) -> tuple[str | None, list[str]]:
+    """Return the problem with a movie's objects of these sizes, if any, and the names of foreign files among them."""
     try:
-        handle = _handle(value, place.config)
+        handle = _handle(value, config)
         grid, key = handle._reader.grid, handle._reader.key
         expected = {key(stored) for stored in grid.all_objects()}
     except PhotonCodecError as error:
         return str(error), []
-    sizes = place.inventory.sizes(path)
-    foreign = [f"{path}/{name}" for name in sorted(sizes) if name not in expected and not _is_known(name)]
+    others = {*expected, *DOCUMENT_KEYS, FRAME_DATA}
+    foreign = [name for name in sorted(sizes) if name not in others and not is_of_acquisition(name)]
     own = [size for name, size in sizes.items() if name in expected]
     missing = set(handle.documents) - set(sizes)
     if missing:
@@ -170,15 +169,5 @@ def _movie_problem(value: Any, place: Place, path: str) -> tuple[str | None, lis
     return None, foreign
 
 
-def _is_known(name: str) -> bool:
-    """Whether an object belongs to a movie without being one of its chunks."""
-    return name in DOCUMENT_KEYS or name == FRAME_DATA or is_of_acquisition(name)
-
-
 def _handle(value: Any, config: Any) -> PhotonArray:
     return PhotonCodec().decode(value, context={"config": config})
-
-
-def _json(value: Any) -> Any:
-    """Parse a JSON column, which MySQL returns as text and PostgreSQL as values."""
-    return json.loads(value) if isinstance(value, (str, bytes)) else value

@@ -1,4 +1,4 @@
-"""What other programs want to know of a movie: names, units and spacing of its axes, frame rate, black and white."""
+"""What other programs want to know about a movie: names, units and spacing of its axes, frame rate, black and white."""
 
 from __future__ import annotations
 

@@ -11,6 +11,7 @@ from ..anscombe.generalized import generalized_anscombe
 from ..errors import PhotonCodecError
 from ..handle import PhotonArray
 from ..movies import open_movie
+from ..sources.stack import library
 from ..storage.documents import read_documents
 from ..storage.location import Location
 from ..storage.record import ATTRIBUTE
@@ -55,10 +56,7 @@ def to_napari(
     StorageError
         If the store cannot be read.
     """
-    try:
-        import napari
-    except ImportError as error:
-        raise ImportError('to_napari needs napari: pip install "dj-photon-codecs[napari]"') from error
+    napari = library("napari", "napari", "napari layers")
     shown = layers(movie, frame_rate, pixel_size)
     viewer = viewer or napari.Viewer()
     for layer in shown:

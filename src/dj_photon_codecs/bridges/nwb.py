@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import uuid
 from datetime import datetime
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from ..errors import CalibrationError, ConfigurationError, InvalidMovieError
+from ..sources.stack import library
 from .axes import acquisition_of, axes_of, frame_rate_of, recorded_interval
 from .files import appearing
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _HDF5_CHUNK = 1 << 20
 
 Backend = Literal["hdf5", "zarr"]
+_BACKENDS: dict[str, Backend] = {".nwb": "hdf5", ".zarr": "zarr"}
 
 
 def to_nwb(
@@ -78,25 +79,28 @@ def to_nwb(
         If the movie has more than four axes, which NWB has no place for.
     """
     target = Path(file)
-    backend = _backend_of(target)
+    backend = _BACKENDS.get(target.suffix)
+    if backend is None:
+        raise ConfigurationError(f"{target} must end in .nwb, for HDF5, or in .nwb.zarr, for Zarr")
     pynwb = _library("pynwb")
     with appearing(target) as partial:
         if nwbfile is None:
             nwbfile = _new_file(pynwb, movie, session_start_time)
         elif session_start_time is not None:
             raise ConfigurationError("session_start_time is for a new NWBFile, and the given nwbfile has one")
-        described = (indicator, location, excitation_lambda, emission_lambda)
+        wavelengths = {"excitation_lambda": excitation_lambda, "emission_lambda": emission_lambda}
+        description: dict[str, Any] = {"indicator": indicator, "location": location, **wavelengths}
+        described = {name: value for name, value in description.items() if value is not None}
         if imaging_plane is None:
-            imaging_plane = _new_plane(pynwb, movie, nwbfile, *described)
-        elif any(value is not None for value in described):
+            imaging_plane = _new_plane(pynwb, movie, nwbfile, **described)
+        elif described:
             raise ConfigurationError(
                 "indicator, location and wavelengths are for a new imaging plane, and imaging_plane= was given"
             )
         nwbfile.add_acquisition(
             photon_series(movie, imaging_plane, backend=backend, one_photon=one_photon, portable=portable, **fields)
         )
-        library = pynwb if backend == "hdf5" else _library("hdmf_zarr")
-        opened = library.NWBHDF5IO if backend == "hdf5" else library.NWBZarrIO
+        opened = pynwb.NWBHDF5IO if backend == "hdf5" else _library("hdmf_zarr").NWBZarrIO
         with opened(str(partial), mode="w") as io:
             io.write(nwbfile)
     return target
@@ -125,7 +129,7 @@ def photon_series(
     imaging_plane
         The :class:`pynwb.ophys.ImagingPlane` of the recording.
     backend
-        What the file will be, because pynwb sets compression here: ``hdf5`` or ``zarr``.
+        Format of the file, because pynwb sets the compression here: ``hdf5`` or ``zarr``.
     one_photon
         True for a OnePhotonSeries, False for a TwoPhotonSeries.
     portable
@@ -136,8 +140,8 @@ def photon_series(
     timestamps
         Time of each frame [s], in place of a rate. If neither is given, they come from the movie's metadata.
     **fields
-        More fields of the series, such as ``name``, ``starting_time``, ``scan_line_rate``, ``description``; or others
-        than those that are filled in.
+        More fields of the series, such as ``name``, ``starting_time``, ``scan_line_rate``, ``description``. They
+        replace those that are filled in.
 
     Returns
     -------
@@ -172,19 +176,8 @@ def photon_series(
 
 def _library(name: str) -> Any:
     """Import pynwb or hdmf_zarr, or name the extra."""
-    try:
-        return import_module(name)
-    except ImportError as error:
-        needs = "pynwb" if name == "pynwb" else "hdmf-zarr 0.14, which needs Python 3.12 and zarr 3.4"
-        raise ImportError(f'to_nwb needs {needs}: pip install "dj-photon-codecs[nwb]"') from error
-
-
-def _backend_of(target: Path) -> Backend:
-    if target.suffix == ".nwb":
-        return "hdf5"
-    if target.suffix == ".zarr":
-        return "zarr"
-    raise ConfigurationError(f"{target} must end in .nwb, for HDF5, or in .nwb.zarr, for Zarr")
+    what = {"pynwb": "NWB files", "hdmf_zarr": "NWB files in Zarr, on Python 3.12 or newer with zarr 3.4,"}
+    return library(name, "nwb", what[name])
 
 
 def _new_file(pynwb: Any, movie: PhotonArray, start: datetime | None) -> Any:
@@ -207,10 +200,11 @@ def _new_plane(
     pynwb: Any,
     movie: PhotonArray,
     nwbfile: Any,
-    indicator: str | None,
-    location: str | None,
-    excitation: float | None,
-    emission: float | None,
+    *,
+    indicator: str = "unknown",
+    location: str = "unknown",
+    excitation_lambda: float = math.nan,
+    emission_lambda: float = math.nan,
 ) -> Any:
     """Add a plane to the file, with the pixel size if it is known."""
     space = axes_of(movie)[:0:-1]  # width, height, depth
@@ -218,16 +212,16 @@ def _new_plane(
     channel = pynwb.ophys.OpticalChannel(
         name="OpticalChannel",
         description="the channel of the movie",
-        emission_lambda=math.nan if emission is None else emission,
+        emission_lambda=emission_lambda,
     )
     return nwbfile.create_imaging_plane(
         name="ImagingPlane",
         description="the plane of the movie",
         optical_channel=channel,
         device=nwbfile.create_device(name="Microscope", description="the microscope of the movie"),
-        indicator=indicator or "unknown",
-        location=location or "unknown",
-        excitation_lambda=math.nan if excitation is None else excitation,
+        indicator=indicator,
+        location=location,
+        excitation_lambda=excitation_lambda,
         grid_spacing=spacing,
     )
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from contextlib import suppress
 from dataclasses import replace
-from itertools import count, takewhile
 from typing import Any
 
 import numpy as np
@@ -131,13 +130,14 @@ def _written(
 def _empty_levels(first: PhotonArray, axes: list[Axis], location: Location) -> list[zarr.Array[Any]]:
     """Create the arrays of all levels below 0, with one object for the frames of each object of level 0."""
     store = location.open(read_only=False)
-    levels = []
-    for level in takewhile(lambda level: _is_large(first.shape, level - 1), count(1)):
-        plane = tuple(side >> level for side in first.shape[-2:])
+    levels: list[zarr.Array[Any]] = []
+    plane = first.shape[-2:]
+    while max(plane) > _SMALL and min(plane) > 1:
+        plane = tuple(side // 2 for side in plane)
         levels.append(
             zarr.create_array(
                 store,
-                name=f"{location.prefix}{level}",
+                name=f"{location.prefix}{1 + len(levels)}",
                 shape=(*first.shape[:-2], *plane),
                 dtype=first.dtype,
                 chunks=(first.chunks[0], *(1,) * (first.ndim - 3), *plane),
@@ -148,12 +148,6 @@ def _empty_levels(first: PhotonArray, axes: list[Axis], location: Location) -> l
             )
         )
     return levels
-
-
-def _is_large(shape: tuple[int, ...], level: int) -> bool:
-    """Whether a level needs a smaller one, and can have one."""
-    height, width = (side >> level for side in shape[-2:])
-    return max(height, width) > _SMALL and min(height, width) > 1
 
 
 def _fill(

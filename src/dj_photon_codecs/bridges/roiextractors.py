@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from ..errors import ConfigurationError
 from ..handle import PhotonArray
+from ..sources.stack import library
 from .axes import frame_rate_of
 
 if TYPE_CHECKING:
@@ -30,12 +31,9 @@ def to_roiextractors(movie: PhotonArray, *, sampling_frequency: float | None = N
     ImportError
         Without roiextractors.
     """
-    try:
-        from .imaging_extractor import PhotonImagingExtractor
-    except ImportError as error:
-        raise ImportError(
-            'to_roiextractors needs roiextractors: pip install "dj-photon-codecs[roiextractors]"'
-        ) from error
+    library("roiextractors", "roiextractors", "imaging extractors")
+    from .imaging_extractor import PhotonImagingExtractor
+
     if movie.ndim > 4:
         raise ConfigurationError(f"roiextractors has images and volumes; this movie is {movie.shape}")
     return PhotonImagingExtractor(movie, frame_rate_of(movie, sampling_frequency, "sampling_frequency"))

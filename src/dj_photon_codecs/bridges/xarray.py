@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from ..errors import InvalidMovieError
 from ..handle import PhotonArray
+from ..sources.stack import library
 from ..storage.record import ATTRIBUTE
 from .axes import Axis, axes_of, recorded_times, zero_level_of
 
@@ -51,10 +52,7 @@ def to_xarray(
     InvalidMovieError
         If there is not one time for each frame, or the movie has more than 5 axes.
     """
-    try:
-        import xarray
-    except ImportError as error:
-        raise ImportError('to_xarray needs xarray: pip install "dj-photon-codecs[xarray]"') from error
+    xarray = library("xarray", "xarray", "labeled arrays")
     time, *space = axes_of(movie, frame_rate, pixel_size)
     if times is None and frame_rate is None:
         times = recorded_times(movie)

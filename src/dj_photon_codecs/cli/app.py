@@ -13,12 +13,11 @@ import click
 
 from .._system import Terminated, ends_in_order
 from ..errors import DamagedChunkError, MissingChunkError, OccupiedError, PhotonCodecError, StorageError
-from .check import audit, verify
+from .check import recover, verify
 from .compare import benchmark, demo, fidelity
+from .database import audit, migrate
 from .inspect import calibrate, info, inspect
-from .migrate import migrate
 from .output import ALREADY_THERE, CHECK_FAILED, INTERRUPTED, UNREACHABLE, USAGE, Failure, standard_streams
-from .recover import recover
 from .survey import survey
 from .transfer import export, write
 
@@ -70,7 +69,7 @@ class _App(click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         with warnings.catch_warnings():
-            warnings.simplefilter("always", UserWarning)  # of which ours are
+            warnings.simplefilter("always", UserWarning)  # the base class of ours
             told: set[str] = set()
             warnings.showwarning = lambda message, *_, **__: _warn(message, told)
             try:
@@ -96,7 +95,7 @@ def _sentence(error: Exception) -> str:
         return _with_options(text) + (_REMEDY if "NoCredentialsError" in text else "")
     if isinstance(error, OSError) and error.strerror:
         return f"{error.strerror}: {error.filename}" if error.filename else error.strerror
-    return f"unexpected {type(error).__name__}: {text} (--debug shows where it arose)"
+    return f"unexpected {type(error).__name__}: {text} (--debug shows the traceback)"
 
 
 def _code(error: Exception) -> int:
@@ -152,27 +151,14 @@ def completion(shell: str) -> int:
 #: The variable by which a shell asks click for completions of ``dj-photon``.
 _COMPLETE = "_DJ_PHOTON_COMPLETE"
 
-for _command in (
-    *(survey, info, inspect, calibrate, write, verify, audit, recover, migrate, export),
-    *(fidelity, benchmark, demo),
-):
+for _command in (survey, info, inspect, calibrate, write, verify, audit, recover, migrate, export):
+    app.add_command(_command)
+for _command in (fidelity, benchmark, demo):
     app.add_command(_command)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run ``dj-photon``.
-
-    Parameters
-    ----------
-    argv
-        The arguments; those of the process when None.
-
-    Returns
-    -------
-    int
-        The exit code: 0 done, 1 the check failed, 2 usage error, 3 already there, 4 storage unreachable, 130 after
-        Ctrl-C, 143 and 129 after SIGTERM and SIGHUP.
-    """
+    """Run ``dj-photon`` with these arguments, or those of the process; return the exit code, as its help lists them."""
     arguments = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     with standard_streams() as output, ends_in_order():
         code = _run(arguments)
@@ -180,7 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if output.error is not None:
             done = code == 0 and arguments[0] in _DEEDS
             text = f"the output could not be written: {_sentence(output.error)}"
-            click.echo(f"warning: {text}; {arguments[0]} is done all the same" if done else f"error: {text}", err=True)
+            click.echo(f"warning: {text}; {arguments[0]} succeeded anyway" if done else f"error: {text}", err=True)
             return code if done else code or UNREACHABLE
         return code
 

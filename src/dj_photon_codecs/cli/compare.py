@@ -6,15 +6,14 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, astuple, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 
 from ..options import PROFILES
-from .options import NOISE, PLACE, SOURCE, Watched, argument, command, opened, option
+from .options import NOISE, PLACE, SOURCE, argument, command, opened, option
 from .output import CHECK_FAILED, columns, report
 
 #: Noise of the simulated movie: conversion gain [ADU/photon] and zero level [ADU].
@@ -43,14 +42,30 @@ def fidelity(raw: str, stored: str, plot: str | None, as_json: bool, **which: An
     """
     from .. import open_movie
     from ..fidelity import fidelity_report
+    from ..storage.progress import progress_bar
 
     handle = open_movie(stored)
-    with opened(raw, **which) as counts, Watched(counts, "comparing", passes=2) as watched:
-        found = fidelity_report(watched, handle)
+    with (
+        opened(raw, **which) as counts,
+        progress_bar("comparing", 2 * counts.shape[0], "frame", None) as advance,  # it is read twice
+    ):
+        found = fidelity_report(_Watched(counts, advance), handle)
     if plot is not None:
         found.plot(plot)
     report(as_json, found.to_dict(), str(found))
     return 0 if found.within_bound else CHECK_FAILED
+
+
+class _Watched:
+    """A movie whose reading advances a progress bar."""
+
+    def __init__(self, movie: Any, advance: Callable[[int], object]) -> None:
+        self._movie, self._advance, self.shape, self.dtype = movie, advance, movie.shape, movie.dtype
+
+    def __getitem__(self, selection: slice) -> Any:
+        counts = self._movie[selection]
+        self._advance(len(counts))
+        return counts
 
 
 def simulated(frames: int, size: int) -> tuple[Any, Any]:
@@ -75,8 +90,7 @@ def simulated(frames: int, size: int) -> tuple[Any, Any]:
     return counts, means
 
 
-@dataclass(frozen=True)
-class _Cost:
+class _Cost(NamedTuple):
     """The cost of storing: ratio of bytes, speed in 10^6 bytes of counts a second, latency of one random frame.
 
     The stored size includes documents, writing includes measuring the noise, and the random frame is read from a movie
@@ -131,7 +145,7 @@ def benchmark(
     """Measure on this machine how small and how fast MOVIE is stored, or a simulated one.
 
     Compares the profiles standard, dense and portable with lossless Zarr (Blosc with Zstd and bit-shuffle, in chunks
-    of the same shape) in the same run, by turns, in the folder for temporary files. The frames are in memory: 300 of
+    of the same shape) in the same run, taking turns, in the temporary folder. The frames are in memory: 300 of
     512 x 512 take 160 MB. A movie that is stored already keeps its noise model.
 
     \b
@@ -166,14 +180,14 @@ def benchmark(
             f"{name:<24} {cost.ratio:>7.2f} {cost.write_mb_s:>6.0f} MB/s {cost.read_mb_s:>6.0f} MB/s "
             f"{cost.random_frame_ms:>10.1f} ms"
         )
-    rows = [{"name": name, **asdict(cost)} for name, cost in costs.items()]
+    rows = [{"name": name, **cost._asdict()} for name, cost in costs.items()]
     document = {"shape": counts.shape, "dtype": str(counts.dtype), "repeat": repeat, "rows": rows}
     report(as_json, document, "\n".join(lines))
     return 0
 
 
 def _costs(counts: Any, repeat: int, noise: Any) -> dict[str, _Cost]:
-    """All ways of storing, by turns; the first turn, which loads and compiles, is not counted."""
+    """All ways of storing, taking turns; the first turn, which loads and compiles, is not counted."""
     import zarr
     from tqdm import tqdm
     from zarr.codecs import BloscCodec
@@ -205,17 +219,14 @@ def _costs(counts: Any, repeat: int, noise: Any) -> dict[str, _Cost]:
                 bar.update()
                 if turn:
                     found[name].append(cost)
-    return {
-        name: _Cost(*(statistics.median(column) for column in zip(*map(astuple, costs), strict=True)))
-        for name, costs in found.items()
-    }
+    return {name: _Cost(*map(statistics.median, zip(*costs, strict=True))) for name, costs in found.items()}
 
 
 @command("Simulate, write, read back and report; needs nothing.")
 def demo(as_json: bool) -> int:
     """Simulate a movie, write it, read it back, and report; needs no file and no database.
 
-    Everything happens in a folder for temporary files, which is removed.
+    Everything happens in a temporary folder, which is removed.
 
     \b
     dj-photon demo

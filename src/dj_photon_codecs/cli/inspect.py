@@ -6,7 +6,9 @@ import math
 from pathlib import Path
 from typing import Any
 
-from .options import PLACE, SOURCE, argument, command, movie_document, opened, option, plot_file
+import click
+
+from .options import PLACE, SOURCE, argument, command, movie_document, opened, option
 from .output import CHECK_FAILED, columns, report
 
 
@@ -59,10 +61,17 @@ def inspect(movie: str, as_json: bool, **which: Any) -> int:
     return CHECK_FAILED if noise.verdict == "unknown" else 0
 
 
+def _plot_file(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
+    """Refuse an unknown kind of picture before anything is measured."""
+    if value is not None and Path(value).suffix.lower() not in (".svg", ".png", ".pdf"):
+        raise click.BadParameter(f"{value!r} must end in .svg, .png or .pdf")
+    return value
+
+
 @command(
     "Measure the noise of a movie, and draw the curve.",
     argument("movie"),
-    option("--plot", "Draw the curve to FILE.svg, FILE.png or FILE.pdf.", type=PLACE, callback=plot_file),
+    option("--plot", "Draw the curve to FILE.svg, FILE.png or FILE.pdf.", type=PLACE, callback=_plot_file),
     *SOURCE,
 )
 def calibrate(movie: str, plot: str | None, as_json: bool, **which: Any) -> int:

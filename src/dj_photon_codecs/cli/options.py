@@ -16,8 +16,6 @@ Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 
 #: A file, a folder or a URL; shells complete it as a path.
 PLACE = click.Path()
-#: Seconds of work before a progress bar appears.
-_PATIENCE = 2.0
 
 
 def _numbers(_: click.Context, __: click.Parameter, text: str | None) -> tuple[int, ...] | None:
@@ -37,13 +35,6 @@ def _frames(_: click.Context, __: click.Parameter, text: str | None) -> slice:
     return slice(start, stop)
 
 
-def plot_file(_: click.Context, __: click.Parameter, value: str | None) -> str | None:
-    """Refuse an unknown kind of picture before anything is measured."""
-    if value is not None and Path(value).suffix.lower() not in (".svg", ".png", ".pdf"):
-        raise click.BadParameter(f"{value!r} must end in .svg, .png or .pdf")
-    return value
-
-
 def flag(name: str, text: str, **settings: Any) -> Decorator:
     """A switch, which is off by default."""
     return click.option(name, is_flag=True, help=text, **settings)
@@ -55,18 +46,15 @@ def option(name: str, text: str, default: Any = None, **settings: Any) -> Decora
 
 
 JSON: Decorator = click.option("--json", "as_json", is_flag=True, help="Print one JSON document, and nothing else.")
-DEBUG = flag("--debug", "Show the traceback of an error, not its line alone.", expose_value=False)
+DEBUG = flag("--debug", "Show the traceback of an error, not only one line.", expose_value=False)
 JOBS = option("--jobs", "Movies checked at a time.", 1, type=click.IntRange(min=1))
 
+_GAIN_HELP = "Conversion gain [ADU/photon], if you know it; measured by default."
 #: Noise model.
-GAIN: Decorator = click.option(
-    "--conversion-gain",
-    "--gain",
-    "conversion_gain",
-    type=float,
-    help="Conversion gain [ADU/photon], if you know it; measured by default.",
+NOISE: tuple[Decorator, ...] = (
+    click.option("--conversion-gain", "--gain", "conversion_gain", type=float, help=_GAIN_HELP),
+    option("--zero-level", "Count without light [ADU]; with --gain, 0 by default.", type=float),
 )
-NOISE = (GAIN, option("--zero-level", "Count without light [ADU]; with --gain, 0 by default.", type=float))
 
 
 def _storage_option(given: Field[Any]) -> Decorator:
@@ -82,10 +70,11 @@ def _storage_option(given: Field[Any]) -> Decorator:
     )
 
 
-_WRITTEN = [given for given in fields(WriteOptions) if given.metadata]
+#: The options of ``write_movie``.
+WRITTEN = [given for given in fields(WriteOptions) if given.metadata]
 
 #: How a movie is stored.
-STORAGE = (*map(_storage_option, _WRITTEN), flag("--signed", "Negative counts are noise around darkness."))
+STORAGE = (*map(_storage_option, WRITTEN), flag("--signed", "Negative counts are noise around darkness."))
 
 #: Which movie of a file is meant: arguments of :func:`~dj_photon_codecs.open_source`.
 SOURCE = (
@@ -101,11 +90,6 @@ SOURCE = (
     option("--offset", "Where counts begin in a file without a header.", type=int, metavar="BYTES"),
 )
 FRAMES = option("--frames", "Frames from START to before STOP, from 0.", callback=_frames, metavar="START:STOP")
-
-
-def storage_options(given: dict[str, Any]) -> dict[str, Any]:
-    """Take the options of ``write_movie`` out of the parameters of a command."""
-    return {one.name: given.pop(one.name) for one in _WRITTEN}
 
 
 def argument(name: str, **settings: Any) -> Decorator:
@@ -128,30 +112,20 @@ def command(short_help: str, *parameters: Decorator) -> Callable[[Callable[..., 
 def opened(path: str, **which: Any) -> Iterator[Any]:
     """The movie at a path or URL: a ``PhotonArray`` for a Zarr array, otherwise a ``FileMovie`` with these options."""
     from .. import FormatError, open_movie, open_source
+    from .places import Place
 
     given = {name: value for name, value in which.items() if value is not None}
     if not given and ("://" in path or any((Path(path) / name).exists() for name in ("zarr.json", ".zarray"))):
         try:
             movie = open_movie(path)
         except FormatError:
-            if not _is_group(path):
+            if not Place(path).is_group():
                 raise
         else:
             yield movie
             return
     with open_source(path, **given) as source:
         yield source
-
-
-def _is_group(path: str) -> bool:
-    """Whether there is a Zarr group, such as an OME-Zarr image."""
-    import zarr
-
-    try:
-        zarr.open_group(path, mode="r")
-    except (OSError, ValueError):
-        return False
-    return True
 
 
 def movie_document(movie: Any) -> dict[str, Any]:
@@ -172,25 +146,3 @@ def movie_document(movie: Any) -> dict[str, Any]:
         return document
     sizes = {"original_bytes": record.original_bytes, "stored_bytes": record.stored_bytes}
     return document | sizes | {"ratio": movie.compression_ratio, "versions": record.versions}
-
-
-class Watched:
-    """A movie with a progress bar on stderr, on a terminal and if reading it (``passes`` times) takes long."""
-
-    def __init__(self, movie: Any, what: str, passes: int = 1) -> None:
-        from tqdm import tqdm
-
-        self._movie, self.shape, self.dtype = movie, movie.shape, movie.dtype
-        total = passes * self.shape[0]
-        self._bar = tqdm(desc=what, total=total, unit="frame", disable=None, delay=_PATIENCE, leave=False)
-
-    def __getitem__(self, selection: slice) -> Any:
-        counts = self._movie[selection]
-        self._bar.update(len(counts))
-        return counts
-
-    def __enter__(self) -> Watched:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()

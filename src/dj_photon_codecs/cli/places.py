@@ -18,13 +18,11 @@ from ..storage.claim import CLAIM, left_by_writing, read_claim
 from ..storage.documents import JOURNAL
 from ..storage.journal import FRAME_DATA, KEPT, is_of_acquisition
 from ..storage.location import Location
+from ..storage.stores import check_store
 from .output import ALREADY_THERE, Failure
 
 if TYPE_CHECKING:
     from .. import PhotonArray
-
-#: Filesystems whose paths begin with a bucket, which must exist.
-_BUCKETS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"}
 
 #: Names in the folder of a movie, other than metadata.
 _CONTENT = re.compile(r"c|[0-9]+(\.[0-9]+)*|\.zattrs|.*\.partial|" + re.escape(FRAME_DATA))
@@ -40,8 +38,8 @@ class State(enum.Enum):
     MOVIE = "a movie is stored there"
     UNFINISHED = "an unfinished movie is there; dj-photon recover makes a movie of it"
     WRITING = "a movie is being written there. If its writer has ended, break_claim in Python removes what it left"
-    ABANDONED = "a writer that was ended left it; the next one removes it"
-    REMAINS = "it holds the chunks of a movie without its metadata: what is left of one, or half a copy"
+    ABANDONED = "a killed writer left it; the next writer removes it"
+    REMAINS = "it holds the chunks of a movie without its metadata: a partly deleted movie or an incomplete copy"
     OTHER = "it holds something other than a movie"
     FILE = "it is a file"
 
@@ -63,7 +61,8 @@ class Place:
             try:
                 entries = {self._name(entry): entry for entry in self._files.ls(self._root, detail=True)}
             except (FileNotFoundError, NotADirectoryError):
-                self._require_bucket()
+                if not self.location.is_local:
+                    submit(check_store(self.location)).result()  # that there is such a bucket
                 return State.NOTHING
             own = entries.pop("", None)
             if own is not None and own["type"] == "file" and not entries:
@@ -82,7 +81,7 @@ class Place:
         if claim is not None and not claim.is_stale:
             return State.WRITING
         if "zarr.json" in names:
-            return State.OTHER if self._is_group() else State.MOVIE
+            return State.OTHER if self.is_group() else State.MOVIE
         if ".zarray" in names:
             return State.MOVIE
         if names & {JOURNAL, KEPT.rstrip("/")}:  # the journal may be lost, and is not needed
@@ -92,23 +91,15 @@ class Place:
             return State.ABANDONED
         return State.REMAINS if own and all(map(_CONTENT.fullmatch, own)) else State.OTHER
 
-    def _is_group(self) -> bool:
+    def is_group(self) -> bool:
+        """Whether there is a Zarr group, such as an OME-Zarr image."""
         try:
             document = json.loads(self._files.cat_file(f"{self._root}/zarr.json"))
+        except (FileNotFoundError, NotADirectoryError):
+            return bool(self._files.exists(f"{self._root}/.zgroup"))
         except (ValueError, RecursionError):  # damaged
             return False
         return isinstance(document, dict) and document.get("node_type") == "group"
-
-    def _require_bucket(self) -> None:
-        protocols = self._files.protocol
-        if not _BUCKETS & {*([protocols] if isinstance(protocols, str) else protocols)}:
-            return
-        bucket = self._root.split("/")[0]
-        if not self._files.exists(bucket):
-            raise StorageError(
-                f"there is no bucket {bucket!r}, for {self.location.label}: check its name, the account and the "
-                "endpoint (AWS_PROFILE, AWS_ENDPOINT_URL), or create it"
-            )
 
     def replace(self, write: Callable[[str], PhotonArray]) -> PhotonArray:
         """Write another movie, verify it, and put it in place of the one that is there; other content is refused."""

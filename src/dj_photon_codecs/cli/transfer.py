@@ -15,19 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .._system import ends_of_processes_are_known, is_running, rename, unlink
-from .options import (
-    FRAMES,
-    NOISE,
-    SOURCE,
-    STORAGE,
-    Watched,
-    argument,
-    command,
-    flag,
-    movie_document,
-    opened,
-    storage_options,
-)
+from .options import FRAMES, NOISE, SOURCE, STORAGE, WRITTEN, argument, command, flag, movie_document, opened
 from .output import ALREADY_THERE, Failure, columns, report
 
 if TYPE_CHECKING:
@@ -84,7 +72,7 @@ def write(
         if state not in (State.FILE, State.OTHER, State.WRITING):
             remedy = f"--force replaces it{', --skip-existing leaves it' * (state is State.MOVIE)}; or {remedy}"
         raise Failure(f"{place.location.label} is not empty: {state.value}. Ways out: {remedy}", ALREADY_THERE)
-    options = storage_options(others)
+    options = {one.name: others.pop(one.name) for one in WRITTEN}
     with opened(source, **others) as movie:
         given = PhotonMovie(movie, conversion_gain=conversion_gain, zero_level=zero_level, signed=signed)
 
@@ -122,6 +110,7 @@ def export(movie: str, file: str, frames: slice, as_json: bool, **which: Any) ->
     dj-photon export scan.zarr part.npy --frames 100:200
     """
     from .. import ConfigurationError
+    from ..storage.progress import progress_bar
 
     target = Path(file)
     kind = target.suffix.lower()
@@ -140,9 +129,8 @@ def export(movie: str, file: str, frames: slice, as_json: bool, **which: Any) ->
         shape = (stop - start, *found.shape[1:])
         partial = _partial(target)
         try:
-            with Watched(found, "exporting") as watched:
-                blocks = _blocks(watched, start, stop, _block_length(found))
-                _WRITERS[kind](partial, blocks, shape, found.dtype)
+            with progress_bar("exporting", stop - start, "frame", None) as advance:
+                _WRITERS[kind](partial, _blocks(found, start, stop, advance), shape, found.dtype)
             rename(partial, target)
         finally:
             unlink(partial)
@@ -176,14 +164,16 @@ def _block_length(movie: Any) -> int:
     return max(1, _BLOCK_BYTES // frame)
 
 
-def _blocks(movie: Any, start: int, stop: int, length: int) -> Iterator[Any]:
-    """Counts of a range of frames, to the next multiple of ``length`` at a time, in native byte order and C order."""
+def _blocks(movie: Any, start: int, stop: int, advance: Callable[[int], object]) -> Iterator[Any]:
+    """Counts of a range of frames, one block at a time, in native byte order and C order."""
     import numpy as np
 
+    length = _block_length(movie)
     while start < stop:
         end = min((start // length + 1) * length, stop)
         counts = np.asarray(movie[start:end])
         yield np.ascontiguousarray(counts, counts.dtype.newbyteorder("="))
+        advance(end - start)
         start = end
 
 

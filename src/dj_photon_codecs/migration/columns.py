@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -59,11 +58,7 @@ class Column:
     @property
     def filled(self) -> Any:
         """The rows with a value."""
-        return self.table & f"{self._quoted} IS NOT NULL"
-
-    @property
-    def _quoted(self) -> str:
-        return str(self.connection.adapter.quote_identifier(self.name))
+        return self.table & f"{self.connection.adapter.quote_identifier(self.name)} IS NOT NULL"
 
     def cell(self, key: Json) -> Any:
         """Return the raw value of a row; None for NULL and for a row that is not there."""
@@ -94,7 +89,6 @@ class Column:
 
     def movie(self, cell: Any) -> Any:
         """Return the handle of a raw value of a photon column."""
-        cell = json.loads(cell) if isinstance(cell, str | bytes) else cell
         return self.attribute.codec.decode(cell, context={"config": self.config})
 
 
@@ -109,9 +103,8 @@ def check_columns(source: Column, target: Column) -> None:
             "own: convert it to DataJoint 2 first, with datajoint.migrate"
         )
     if attribute.codec is not None:
-        resolve_dtype(
-            f"<{attribute.codec.name}>", store_name=attribute.store
-        )  # DataJointError for a codec that is not installed
+        # DataJointError for a codec that is not installed
+        resolve_dtype(f"<{attribute.codec.name}>", store_name=attribute.store)
     if not isinstance(target.attribute.codec, PhotonCodec):
         raise ConfigurationError(f"{target} is {target.attribute.type}, and not a photon column")
     if source.table.full_table_name == target.table.full_table_name:

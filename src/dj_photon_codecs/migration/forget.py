@@ -1,4 +1,4 @@
-"""Let originals go: only those whose movie is done and, compared once more, within the bound."""
+"""Set originals to NULL: only those whose movie is done and, compared once more, within the bound."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .._typing import Json
 from ..errors import ConfigurationError, MigrationError
 from ..storage.progress import progress_bar
 from .columns import Column
-from .compare import check_copy
+from .copying import check_copy
 from .ledger import DONE, FORGOTTEN, Ledger
 from .originals import Originals
 
@@ -59,9 +59,10 @@ def forget(
         )
     left = source.filled
     done: list[Json] = []
-    if ledger.exists:
+    if ledger.table.is_declared:
         done = left.restrict(ledger.in_state(DONE, FORGOTTEN).proj(), semantic_check=False).keys(order_by="KEY")
-    if done and _asked(source, prompt):
+    asks = source.config.safemode if prompt is None else prompt
+    if done and asks:
         question = f"Set {source} to NULL in {len(done)} rows whose movies are in {target}?"
         if dj.utils.user_choice(question, default="no") != "yes":
             return Forgotten(0, (), len(left))
@@ -76,10 +77,6 @@ def forget(
                 kept.append((key, f"{type(error).__name__}: {error}"))
             advance(1)
     return Forgotten(len(done) - len(kept), tuple(kept), len(source.filled) - len(kept))
-
-
-def _asked(source: Column, prompt: bool | None) -> bool:
-    return bool(source.config.safemode) if prompt is None else prompt
 
 
 def _forget_one(originals: Originals, target: Column, ledger: Ledger, key: Json) -> None:

@@ -12,7 +12,7 @@ import os
 import platform
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from threading import Event, Thread
@@ -37,7 +37,7 @@ _LONGEST_NAME = 60
 _LONGEST_REMARK = 2000
 
 _DEFINITION = """
-# Migration of {source}
+# {comment}
 -> Source
 ---
 state                 : varchar(16)     # copying, done, failed, forgotten
@@ -111,45 +111,35 @@ class Ledger:
         if len(name) > _LONGEST_NAME:
             name = f"{name[:40]}_{hashlib.sha256(name.encode()).hexdigest()[:8]}_ledger"
         self._class = "".join(word.capitalize() for word in name.split("_"))
+        self._comment = f"Migration of {source.table.database}.{source.table.table_name}"
         adapter, database = source.connection.adapter, target.table.database
         full_name = adapter.make_full_table_name(database, from_camel_case(self._class))
         self.table = dj.FreeTable(source.connection, full_name)
 
-    @property
-    def exists(self) -> bool:
-        """Whether the table is there."""
-        return bool(self.table.is_declared)
-
     def declare(self) -> None:
         """Create the table unless it is there; ConfigurationError if it belongs to the migration of another table."""
-        if not self.exists:
-            definition = _DEFINITION.format(source=self._source_name, longest=_LONGEST_REMARK)
+        if not self.table.is_declared:
+            definition = _DEFINITION.format(comment=self._comment, longest=_LONGEST_REMARK)
             kind = type(self._class, (dj.Manual,), {"definition": definition})
-            connection = self.source.connection
-            schema = dj.Schema(
-                self.target.table.database, connection=connection, create_schema=False, create_tables=True
-            )
+            database, connection = self.target.table.database, self.source.connection
+            schema = dj.Schema(database, connection=connection, create_schema=False, create_tables=True)
             try:
                 schema(kind, context={"Source": self.source.table})
             except Exception:  # any error of a driver: another worker may have created it at the same moment
-                if not self.exists:
+                if not self.table.is_declared:
                     raise
-        if (self.table.heading.table_status or {}).get("comment") != f"Migration of {self._source_name}":
+        if (self.table.heading.table_status or {}).get("comment") != self._comment:
             raise ConfigurationError(
                 f"{self.table.full_table_name} is the ledger of a migration of another table than {self.source}: "
                 "finish that migration and drop the ledger, or migrate to another column"
             )
-
-    @property
-    def _source_name(self) -> str:
-        return f"{self.source.table.database}.{self.source.table.table_name}"
 
     # The movies
 
     @property
     def pending(self) -> Any:
         """The rows of the old table whose movie nobody has claimed."""
-        if not self.exists:
+        if not self.table.is_declared:
             return self.source.filled
         return self.source.filled.restrict(dj.Not(self.table.proj()), semantic_check=False)
 
@@ -160,7 +150,7 @@ class Ledger:
     def status(self) -> Status:
         """Count the movies."""
         filled = len(self.source.filled)
-        if not self.exists:
+        if not self.table.is_declared:
             return Status(filled, 0, 0, 0, 0, 0)
         done = self.in_state(DONE, FORGOTTEN)
         sizes = list(zip(*done.to_arrays("original_bytes", "stored_bytes"), strict=True))
@@ -181,7 +171,8 @@ class Ledger:
     def claim(self, key: Json) -> str | None:
         """Claim a movie; return the token of the claim, or None if another worker was first or the row is gone."""
         token, now = secrets.token_hex(16), self.now()
-        row = {"state": COPYING, "worker": self._worker(), "token": token, "started": now, "expires": now + self.lease}
+        worker = f"{self.source.connection.get_user()} on {platform.node()}, process {os.getpid()}"[:255]
+        row = {"state": COPYING, "worker": worker, "token": token, "started": now, "expires": now + self.lease}
         try:
             self.table.insert1({**key, **row})
         except DuplicateError:
@@ -201,11 +192,6 @@ class Ledger:
                 "the other worker's copy counts"
             )
 
-    def close_failed(self, token: str, remarks: str) -> None:
-        """Record why a claimed movie cannot be migrated, unless another worker has taken it over."""
-        with suppress(MigrationError):
-            self.close(token, FAILED, remarks)
-
     def update(self, token: str, connection: Any = None, **values: Any) -> bool:
         """Change the row of a claim; False if the claim is no longer there."""
         quote = self.source.connection.adapter.quote_identifier
@@ -217,10 +203,6 @@ class Ledger:
     def release(self, token: str) -> None:
         """Give a claim back, so that the movie can be claimed again."""
         (self.in_state(COPYING) & {"token": token}).delete_quick()
-
-    def release_failed(self) -> None:
-        """Let the movies that failed be claimed again."""
-        self.in_state(FAILED).delete_quick()
 
     def drop_expired(self) -> None:
         """Drop the claims that were not renewed in time."""
@@ -240,21 +222,9 @@ class Ledger:
         now: datetime = connection.query(f"SELECT {_UTC[connection.adapter.backend]}").fetchone()[0]
         return now.replace(microsecond=now.microsecond // 1000 * 1000)  # what the columns hold
 
-    def _worker(self) -> str:
-        user = self.source.connection.get_user()
-        return f"{user} on {platform.node()}, process {os.getpid()}"[:255]
-
-
-class Heartbeat:
-    """Renews the claims of a worker from a thread, on a connection of its own, which threads must not share."""
-
-    def __init__(self, ledger: Ledger) -> None:
-        self._ledger = ledger
-        self._connection: Any = None
-
     @contextmanager
     def renewing(self, token: str) -> Iterator[None]:
-        """Renew a claim until the block ends. Short copies need no second connection."""
+        """Renew a claim until the block ends, from a thread."""
         ended = Event()
         thread = Thread(target=self._renew, args=(token, ended), name="dj-photon-ledger", daemon=True)
         thread.start()
@@ -264,19 +234,15 @@ class Heartbeat:
             ended.set()
             thread.join()
 
-    def close(self) -> None:
-        """Close the connection."""
-        if self._connection is not None:
-            self._connection.close()
-
     def _renew(self, token: str, ended: Event) -> None:
-        lease = self._ledger.lease
-        while not ended.wait(lease.total_seconds() / 4):
-            with suppress(Exception):  # of any driver: the next beat tries again, and close() notices a lost claim
-                if self._connection is None:
-                    self._connection = _second_connection(self._ledger.source.connection)
-                expires = self._ledger.now(self._connection) + lease
-                self._ledger.update(token, self._connection, expires=expires)
+        with ExitStack() as cleanup:
+            connection = None  # threads must not share one, and short copies need no second one
+            while not ended.wait(self.lease.total_seconds() / 4):
+                with suppress(Exception):  # of any driver: the next beat tries again, and close() notices a lost claim
+                    if connection is None:
+                        connection = _second_connection(self.source.connection)
+                        cleanup.callback(connection.close)
+                    self.update(token, connection, expires=self.now(connection) + self.lease)
 
 
 def _second_connection(connection: Any) -> Any:

@@ -1,4 +1,4 @@
-"""The migration of one column to another: what it would take, doing it, and letting the originals go."""
+"""The migration of one column to another: planning it, running it, and setting the originals to NULL."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import suppress
 from typing import Any
 
 from datajoint.errors import LostConnectionError
@@ -18,7 +18,7 @@ from ..storage.progress import progress_bar
 from .columns import Column, check_columns
 from .copying import copy_movie
 from .forget import Forgotten, forget
-from .ledger import DONE, Heartbeat, Ledger, Status
+from .ledger import FAILED, Ledger, Status
 from .originals import Originals
 from .plan import Plan, plan
 
@@ -141,14 +141,11 @@ class Migration:
         ledger = self._ledger
         ledger.declare()
         if retry:
-            ledger.release_failed()
+            ledger.in_state(FAILED).delete_quick()
         total = len(ledger.pending)
-        with (
-            closing(Heartbeat(ledger)) as heartbeat,
-            progress_bar("migrating", total if limit is None else min(limit, total), "movie", progress) as advance,
-        ):
+        with progress_bar("migrating", total if limit is None else min(limit, total), "movie", progress) as advance:
             for key, token in self._claims(limit):
-                self._migrate(key, token, heartbeat)
+                self._migrate(key, token)
                 advance(1)
         return ledger.status()
 
@@ -199,21 +196,18 @@ class Migration:
             waited |= held.keys()
             time.sleep(max(0.0, (max(held.values()) - ledger.now()).total_seconds()) + 0.01)
 
-    def _migrate(self, key: Json, token: str, heartbeat: Heartbeat) -> None:
+    def _migrate(self, key: Json, token: str) -> None:
         """Copy a claimed movie; an error of the movie is recorded, one of store or database is raised."""
-
-        def close(facts: Json) -> None:
-            self._ledger.close(token, DONE, **facts)
-
         try:
-            with heartbeat.renewing(token):
-                copy_movie(self._originals, self._target, key, close)
+            with self._ledger.renewing(token):
+                copy_movie(self._originals, self._target, self._ledger, key, token)
         except (StorageError, LostConnectionError):
             self._ledger.release(token)
             raise
         except Exception as error:  # of any reader: one movie must not stop the others
             lines = [str(error), *getattr(error, "__notes__", [])]
-            self._ledger.close_failed(token, f"{type(error).__name__}: {'; '.join(lines)}")
+            with suppress(MigrationError):  # another worker has taken it over
+                self._ledger.close(token, FAILED, f"{type(error).__name__}: {'; '.join(lines)}")
         except BaseException:
             self._ledger.release(token)
             raise

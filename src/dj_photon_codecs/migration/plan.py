@@ -15,12 +15,13 @@ from .._typing import Json
 from .._warn import collected_warnings
 from ..errors import MigrationError
 from ..expected import estimate
+from ..handle.facts import size_text
 from ..movies import PhotonMovie, write_movie
 from ..options import LOSSLESS
 from ..sources import as_source
 from ..storage.progress import progress_bar
 from .columns import Column
-from .compare import check_copy
+from .copying import check_copy
 from .ledger import Ledger, Status
 from .originals import Originals
 
@@ -76,7 +77,7 @@ class Plan:
         ]
         if self.stored_bytes:
             lines += [
-                f"size   {_size(self.original_bytes)} of counts, in {_size(self.stored_bytes)}: "
+                f"size   {size_text(self.original_bytes)} of counts, in {size_text(self.stored_bytes)}: "
                 f"{self.ratio:.2f} times smaller",
                 f"time   {_duration(self.seconds)} for one worker, and what the store needs to take the bytes",
                 "noise  " + ", ".join(f"{count} {verdict}" for verdict, count in self.verdicts.items()),
@@ -161,14 +162,6 @@ def _missing_files(originals: Originals, pending: Any) -> list[tuple[Json, str]]
         if plain and not os.path.exists(path):
             missing.append((dict(row), f"{path} is not there"))
     return missing
-
-
-def _size(count: float) -> str:
-    for unit in ("bytes", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.3g} {unit}"
-        count /= 1000
-    return f"{count:.3g} TB"
 
 
 def _duration(seconds: float) -> str:

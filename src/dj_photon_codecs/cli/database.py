@@ -1,4 +1,4 @@
-"""The command migrate: copy the movies of a column to a photon column."""
+"""Commands for a DataJoint database: audit, migrate."""
 
 from __future__ import annotations
 
@@ -9,8 +9,36 @@ from typing import Any
 
 import click
 
-from .options import PLACE, SOURCE, command, flag, option
+from .options import JOBS, PLACE, SOURCE, command, flag, option
 from .output import CHECK_FAILED, UNREACHABLE, USAGE, Failure, report
+
+
+@command(
+    "Compare a store with the rows that refer to it.",
+    click.argument("schemas", nargs=-1, required=True),
+    option("--store", "Store in DataJoint's configuration; the default store if not given.", metavar="NAME"),
+    click.option("--verify", "thorough", is_flag=True, help="Read every chunk of every movie."),
+    JOBS,
+)
+def audit(schemas: tuple[str, ...], store: str | None, thorough: bool, jobs: int, as_json: bool) -> int:
+    """Compare a store with the rows of DataJoint SCHEMAS that refer to it; changes nothing.
+
+    Database and stores come from DataJoint's configuration (datajoint.json, or variables such as DJ_HOST). Name every
+    schema whose rows may refer to the same movies.
+
+    Exit code 1 if something is orphaned, missing, damaged or unreadable; each is listed.
+
+    \b
+    dj-photon audit lab_imaging
+    dj-photon audit lab_imaging lab_analysis --store archive --verify --json
+    """
+    with _database_errors() as connection:
+        from .. import audit_store
+
+        opened = [_schema(connection, name) for name in schemas]
+        found = audit_store(opened, store, verify=thorough, jobs=jobs)
+    report(as_json, {"ok": bool(found), **asdict(found)}, str(found))
+    return 0 if found else CHECK_FAILED
 
 
 @command(
@@ -43,8 +71,8 @@ def migrate(
 
     Each movie is compared with its original, count by count, before its row refers to it. Nothing is deleted. Run it
     again after any interruption, and on as many machines as you like at the same time: a ledger in the schema of the
-    photon column shares the movies out. Those that cannot be migrated are listed, with exit code 1, and the rest goes
-    on.
+    photon column shares the movies out. Those that cannot be migrated are listed, with exit code 1; the others are
+    still migrated.
 
     Tables are named as classes (TwoPhotonScan) or as in the database (two_photon_scan). Database and stores come from
     DataJoint's configuration.
@@ -98,6 +126,13 @@ def _database_errors() -> Iterator[Any]:
         raise Failure(str(error), USAGE) from error
 
 
+def _schema(connection: Any, name: str) -> Any:
+    """A schema that is there already."""
+    import datajoint as dj
+
+    return dj.Schema(name, connection=connection, create_schema=False, create_tables=False)
+
+
 def _parts(name: str, beside: str | None) -> tuple[str, str, str]:
     """Schema, table and column of a name; the schema may be that of another name."""
     parts = name.split(".")
@@ -113,7 +148,7 @@ def _table(connection: Any, schema: str, name: str) -> Any:
     """The table of a class name or of a name in the database, in any tier."""
     import datajoint as dj
 
-    found = dj.Schema(schema, connection=connection, create_schema=False, create_tables=False).list_tables()
+    found = _schema(connection, schema).list_tables()
     plain = dj.utils.from_camel_case(name) if name[:1].isupper() else name
     matching = [table for table in found if name == table or table.lstrip("#_") == plain]
     if not matching:
