@@ -248,9 +248,10 @@ def test_files_of_one_volume_each_are_opened_as_told(tmp_path: Path, writer: dic
         np.testing.assert_array_equal(movie[2:], VOLUMES[2:, :, 0])
 
 
-def test_a_folder_of_single_frames_is_a_movie(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [{}, {"byteorder": ">"}, {"imagej": True, "byteorder": ">"}], ids=str)
+def test_a_folder_of_single_frames_is_a_movie(tmp_path: Path, options: dict[str, Any]) -> None:
     for number, frame in enumerate(COUNTS):
-        tifffile.imwrite(tmp_path / f"frame{number}.tiff", frame)
+        tifffile.imwrite(tmp_path / f"frame{number}.tiff", frame, **options)
     with open_source(tmp_path) as movie:
         np.testing.assert_array_equal(movie[:], COUNTS)
 

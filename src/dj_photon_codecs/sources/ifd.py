@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import os
 import struct
-from dataclasses import dataclass
-from typing import Any, Literal
 
 import numpy as np
 
@@ -15,35 +14,13 @@ from .stack import DamagedFile, Index, Stack
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION = 256, 257, 258, 259
 _OFFSETS, _SAMPLES, _COUNTS, _PREDICTOR, _TILES, _FORMAT = 273, 277, 279, 317, 322, 339
 _KNOWN = {_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _OFFSETS, _SAMPLES, _COUNTS, _PREDICTOR, _FORMAT}
-_ORDERS: dict[bytes, Literal["<", ">"]] = {b"II": "<", b"MM": ">"}
+_ORDERS = {b"II": "<", b"MM": ">"}
 _TYPES = {3: "H", 4: "I", 16: "Q"}
 _HEAD = 4096  # bytes read first; they contain the header and tags of most files
 
 
-@dataclass(frozen=True)
-class Page:
-    """The only page of a file, with contiguous counts of dtype ``stored`` from byte ``offset``."""
-
-    shape: tuple[int, int]
-    dtype: np.dtype[Any]
-    stored: np.dtype[Any]
-    offset: int
-
-    def stack(self, name: str) -> Stack:
-        """Return the image as a movie of one frame."""
-
-        def read(index: Index) -> AnyArray:
-            size = self.shape[0] * self.shape[1]
-            counts = np.fromfile(name, self.stored, size, offset=self.offset)
-            if counts.size < size:
-                raise DamagedFile(f"{name} is truncated: it became shorter after it was opened")
-            return counts.reshape(1, *self.shape)[index].astype(self.dtype, copy=False)
-
-        return Stack(name, "TYX", (1, *self.shape), self.dtype, read)
-
-
-def single_page(name: str) -> Page | None:
-    """Parse a single-page file; None if it has more pages, or its counts are not contiguous and uncompressed."""
+def single_page(name: str) -> Stack | None:
+    """Open a file as one frame; None if it has more pages, or its counts are not contiguous and uncompressed."""
     with open(name, "rb", buffering=0) as file:
         size, head = os.fstat(file.fileno()).st_size, file.read(_HEAD)
 
@@ -78,22 +55,30 @@ def single_page(name: str) -> Page | None:
                     else:
                         [place] = struct.unpack_from(f"{order}{'Q' if big else 'I'}", entries, where)
                         tags[tag] = struct.unpack(form, at(place, length))
-            return _page(name, tags, order, size)
+            return _frame(name, tags, order, size)
         except (KeyError, struct.error):  # tifffile reports what is wrong
             return None
 
 
-def _page(name: str, tags: dict[int, tuple[int, ...]], order: Literal["<", ">"], size: int) -> Page | None:
-    """Build a page from its tags; None if it does not hold plain counts."""
+def _frame(name: str, tags: dict[int, tuple[int, ...]], order: str, size: int) -> Stack | None:
+    """Build the frame from its tags; None if it does not hold plain counts."""
     [bits], [form] = tags[_BITS][:1], tags.get(_FORMAT, (1,))[:1]
     plain = tags.get(_COMPRESSION, (1,)) == (1,) == tags.get(_SAMPLES, (1,)) and tags.get(_PREDICTOR, (1,)) == (1,)
     if not plain or bits not in (8, 16, 32) or form not in (1, 2, 3) or (form == 3 and bits != 32):
         return None
-    dtype = np.dtype(f"{'uif'[form - 1]}{bits // 8}")
-    offsets, counts, shape = tags[_OFFSETS], tags[_COUNTS], (tags[_HEIGHT][0], tags[_WIDTH][0])
-    beside = all(o + n == following for o, n, following in zip(offsets, counts, offsets[1:], strict=False))
-    if not beside or sum(counts) != shape[0] * shape[1] * dtype.itemsize:
+    dtype = np.dtype(f"{order}{'uif'[form - 1]}{bits // 8}")
+    offsets, lengths, shape = tags[_OFFSETS], tags[_COUNTS], (1, tags[_HEIGHT][0], tags[_WIDTH][0])
+    beside = all(o + n == following for o, n, following in zip(offsets, lengths, offsets[1:], strict=False))
+    pixels, end = math.prod(shape), offsets[0] + sum(lengths)
+    if not beside or sum(lengths) != pixels * dtype.itemsize:
         return None
-    if offsets[0] + sum(counts) > size:
-        raise DamagedFile(f"{name} is truncated: its frame would end at byte {offsets[0] + sum(counts)} of {size}")
-    return Page(shape, dtype, dtype.newbyteorder(order), offsets[0])
+    if end > size:
+        raise DamagedFile(f"{name} is truncated: its frame would end at byte {end} of {size}")
+
+    def read(index: Index) -> AnyArray:
+        counts = np.fromfile(name, dtype, pixels, offset=offsets[0])
+        if counts.size < pixels:
+            raise DamagedFile(f"{name} is truncated: it became shorter after it was opened")
+        return counts.reshape(shape)[index]
+
+    return Stack(name, "TYX", shape, dtype, read)

@@ -165,7 +165,7 @@ def _check_alike(first: Stack, stack: Stack, time: int) -> None:
     """Raise if two files differ in axes, frame shape or dtype."""
 
     def kind(one: Stack) -> tuple[Any, ...]:
-        return one.axes, one.shape[:time], one.shape[time + 1 :], one.dtype
+        return one.axes, one.shape[:time], one.shape[time + 1 :], one.dtype.newbyteorder("=")
 
     if kind(stack) != kind(first):
         held, expected = (f"{one.dtype} with axes {one.axes} of shape {one.shape}" for one in (stack, first))

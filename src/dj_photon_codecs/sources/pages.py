@@ -8,10 +8,11 @@ from __future__ import annotations
 import logging
 import math
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ import numpy as np
 from .._typing import AnyArray
 from ..errors import SourceError
 from .raw import mapped
-from .stack import DamagedFile, Index, Options, Stack, errors_named, gathered, one_of
+from .stack import DamagedFile, Options, Stack, errors_named, image_reader, one_of
 
 _QUIET: ContextVar[bool] = ContextVar("_QUIET", default=False)
 #: Remedy for metadata that does not match the pages.
@@ -47,7 +48,7 @@ def _speaks(_: logging.LogRecord) -> bool:
 def all_pages(file: Any, name: str) -> Stack:
     """All pages of a file, in order, along axis "T"."""
     count, first = _checked_length(file, name), file.pages[0]
-    read = _read_images(lambda number: file.pages[number], np.arange(count), first.shape, first.dtype, name)
+    read = image_reader(partial(_image, file.pages, first, name), np.arange(count))
     axes = "T" + first.axes.replace("S", "C")
     return Stack(name, axes, (count, *first.shape), first.dtype, read, file.close)
 
@@ -92,14 +93,7 @@ def series_of(file: Any, name: str, options: Options) -> Stack:
         return replace(stack, close=file.close, chosen=chosen)
     if len(series) != math.prod(leading):
         raise _truncated(name, f"{len(series)} of {math.prod(leading)} images are there")
-
-    def page(number: int) -> Any:
-        found = series[number]
-        if found is None:
-            raise SourceError(f"{name} is one of several files, and the one with image {number} is missing")
-        return found
-
-    read = _read_images(page, np.arange(len(series)).reshape(leading), image.shape, series.dtype, name)
+    read = image_reader(partial(_image, series, image, name), np.arange(len(series)).reshape(leading))
     return Stack(name, axes, shape, series.dtype, read, file.close, chosen=chosen)
 
 
@@ -133,52 +127,37 @@ def _axes_of(file: Any, number: int) -> tuple[str, tuple[int, ...]]:
     return "".join(letter for letter, _ in wanted), tuple(length for _, length in wanted)
 
 
-def _read_images(
-    page: Callable[[int], Any], numbers: AnyArray, shape: tuple[int, ...], dtype: Any, name: str
-) -> Callable[[Index], AnyArray]:
-    """Return a ``read`` function for an array of page numbers."""
-
-    def read(index: Index) -> AnyArray:
-        chosen, inside = numbers[index[: numbers.ndim]], index[numbers.ndim :]
-        with quiet():
-            images = (_image(page(number), shape, dtype, name, number)[inside] for number in chosen.ravel().tolist())
-            return gathered(images, chosen.shape)
-
-    return read
-
-
-def _image(page: Any, shape: tuple[int, ...], dtype: Any, name: str, number: int) -> AnyArray:
+def _image(pages: Any, first: Any, name: str, number: int) -> AnyArray:
     """Decode a page; raise if its shape or dtype differs from the first."""
-    if page.shape != shape or page.dtype != dtype:
-        raise SourceError(
-            f"{name}: page {number} holds {page.dtype} of shape {page.shape}, and the first {dtype} of shape {shape}: "
-            "it is not a frame of this movie"
-        )
-    size = page.parent.filehandle.size
-    end = max(offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True))
-    if end > size:
-        raise _truncated(name, f"page {number} would end at byte {end} of {size}")
-    with errors_named(f"{name}: page {number} cannot be decoded"), _reopened(page.parent.filehandle):
-        return np.asarray(page.asarray())
+    with quiet(), ExitStack() as opened:
+        page = pages[number]
+        if page is None:
+            raise SourceError(f"{name} is one of several files, and the one with image {number} is missing")
+        if (page.shape, page.dtype) != (first.shape, first.dtype):
+            raise SourceError(
+                f"{name}: page {number} holds {page.dtype} of shape {page.shape}, and the first {first.dtype} of shape "
+                f"{first.shape}: it is not a frame of this movie"
+            )
+        handle = page.parent.filehandle
+        end = _end(page)
+        if end > handle.size:
+            raise _truncated(name, f"page {number} would end at byte {end} of {handle.size}")
+        with errors_named(f"{name}: page {number} cannot be decoded"):
+            if handle.closed:  # tifffile closes all files of an OME set but the first
+                handle.open()
+                opened.callback(handle.close)
+            return np.asarray(page.asarray())
 
 
-@contextmanager
-def _reopened(handle: Any) -> Iterator[None]:
-    """Reopen a file of an OME set for reading; tifffile closes all but the first."""
-    closed = handle.closed
-    if closed:
-        handle.open()
-    try:
-        yield
-    finally:
-        if closed:
-            handle.close()
+def _end(page: Any) -> int:
+    """Last byte of the counts of a page."""
+    return max((start + size for start, size in zip(page.dataoffsets, page.databytecounts, strict=True)), default=0)
 
 
 def _checked_length(file: Any, name: str) -> int:
     """Number of pages; raise if the file is truncated, because tifffile silently counts only the pages it can reach."""
     count = len(file.pages)
-    if not count:
+    if not count or not file.pages[0].shape:
         raise DamagedFile(f"{name} holds no image")
     tiff, handle, last = file.tiff, file.filehandle, file.pages[count - 1]
     handle.seek(last.offset)
@@ -188,8 +167,7 @@ def _checked_length(file: Any, name: str) -> int:
         [following] = struct.unpack(tiff.offsetformat, handle.read(tiff.offsetsize))
     except struct.error:
         following = handle.size
-    end = max((offset + size for offset, size in zip(last.dataoffsets, last.databytecounts, strict=True)), default=0)
-    if following or end > handle.size:
+    if following or _end(last) > handle.size:
         raise _truncated(name, f"after page {count - 1} of {handle.size} bytes in all")
     return count
 

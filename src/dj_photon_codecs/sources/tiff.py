@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from .metadata import Metadata
 from .pages import SAY_SHAPE, all_pages, quiet, series_of
 from .paths import Found
 from .raw import filled_in
-from .stack import DamagedFile, Index, Options, Stack, closed_on_error, gathered, library, without_time
+from .stack import DamagedFile, Options, Stack, closed_on_error, image_reader, library, without_time
 
 _PLAIN = {"uniform", "scanimage", "bigtiff"}  # tifffile flags of files whose pages are consecutive in time
 #: Numbers of TIFF compressions that may alter counts.
@@ -98,19 +97,17 @@ def _opened(name: str, document: str = "") -> Any:
 
 def _first(found: Found) -> tuple[Any, str]:
     """Open the first readable file; the others must match it."""
-    for name in found.names[:-1]:
-        with suppress(OSError, ValueError, IndexError):  # TiffFileError is a ValueError
+    for name in found.names:
+        try:
             file = _opened(name)
             with closed_on_error(file.close):
                 if len(file.pages):
                     return file, name
-                file.close()
-    name = found.names[-1]
-    file = _opened(name)
-    with closed_on_error(file.close):
-        if not len(file.pages):
-            raise DamagedFile(f"{name} holds no image")
-    return file, name
+            file.close()
+        except (OSError, ValueError, IndexError):  # TiffFileError is a ValueError
+            if name == found.names[-1]:
+                raise
+    raise DamagedFile(f"{name} holds no image")
 
 
 def _set_of(file: Any, name: str, found: Found) -> list[str]:
@@ -157,12 +154,6 @@ def _one(name: str, options: Options, document: str = "", plain: bool = False) -
         return replace(stack, axes=given_axes(options.axes, stack.shape, name))
 
 
-def _movie(stack: Stack, options: Options) -> Stack:
-    """Rename the axes to those of a movie, unless the caller gave them."""
-    with closed_on_error(stack.close):
-        return stack if options.axes is not None else replace(stack, axes=_movie_axes(stack))
-
-
 def _opener(options: Options, first: str, plain: bool = False) -> Callable[[str], Stack]:
     """Return a function that opens files of a recording; it reads single frames like the first directly by offset.
 
@@ -174,8 +165,8 @@ def _opener(options: Options, first: str, plain: bool = False) -> Callable[[str]
         with quiet():
             if alike:
                 page = single_page(name)
-                if page is not None and (page.shape, page.dtype) == alike[0]:
-                    return page.stack(name)
+                if page is not None and (page.shape[1:], page.dtype.newbyteorder("=")) == alike[0]:
+                    return page
             stack = _one(name, options, plain=plain)
             if options.shape is not None:
                 return stack
@@ -214,12 +205,8 @@ def _scanimage(group: Group, options: Options, settings: dict[str, str], metadat
 
 def _page_table(pages: Stack, axes: str, table: AnyArray) -> Stack:
     """Arrange pages by a table of page numbers, with one letter per table axis."""
-
-    def read(index: Index) -> AnyArray:
-        numbers, inside = table[index[: table.ndim]], index[table.ndim :]
-        images = (pages.read((slice(number, number + 1), *inside))[0] for number in numbers.ravel().tolist())
-        return gathered(images, numbers.shape)
-
+    whole = tuple(slice(0, length) for length in pages.shape[1:])
+    read = image_reader(lambda number: pages.read((slice(number, number + 1), *whole))[0], table)
     return replace(pages, axes=axes + pages.axes[1:], shape=(*table.shape, *pages.shape[1:]), read=read)
 
 
@@ -238,14 +225,17 @@ def _arranged(pages: Stack, shape: tuple[int, ...], axes: str | None) -> Stack:
     return _page_table(pages, letters[: len(leading)], np.arange(count).reshape(leading))
 
 
-def _movie_axes(stack: Stack) -> str:
-    """Convert tifffile's axis letters to those of a movie; raise if the time axis is unclear."""
+def _movie(stack: Stack, options: Options) -> Stack:
+    """Convert tifffile's axis letters to those of a movie, unless the caller gave them; raise if time is unclear."""
+    if options.axes is not None:
+        return stack
     axes = stack.axes.replace("S", "C").replace("R", "P")
-    if "T" not in axes and axes[0] in "IQ":
+    if "T" not in axes and axes.startswith(("I", "Q")):
         axes = "T" + axes[1:]  # pages or an array without further description
     if len(set(axes)) < len(axes) or not {"Y", "X"} <= set(axes) <= set("TPZCYX") or ("T" not in axes and "Z" in axes):
+        stack.close()
         raise SourceError(
             f"{stack.where} has axes {stack.axes} of shape {stack.shape}, and which of them is time is not said: say "
             f"it {AXES_HELP}. Without T, each file is one point in time"
         )
-    return axes
+    return replace(stack, axes=axes)
