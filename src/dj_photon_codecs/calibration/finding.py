@@ -40,11 +40,11 @@ _ALL = ("raw", "fine 1", "fine 2", "fine 4", "down 2", "down 4")
 class Finding:
     """The photon transfer line of one channel, and how far it can be trusted."""
 
-    gain: float  # [ADU per photon]
-    zero: float  # [ADU]
-    gain_error: float  # standard error of the gain, relative
-    curve: tuple[CurvePoint, ...]
-    lowest: float  # the lowest sampled count [ADU]
+    gain: float = np.nan  # [ADU per photon]
+    zero: float = np.nan  # [ADU]
+    gain_error: float = np.nan  # standard error of the gain, relative
+    curve: tuple[CurvePoint, ...] = ()  # empty if no line fits
+    lowest: float = np.nan  # the lowest sampled count [ADU]
     refusal: str = ""  # why not even a lower bound is known
     doubts: list[str] = field(default_factory=list)  # why the gain may not count photons
     photons: bool = True  # whether the gain counts photons, within its error
@@ -60,8 +60,14 @@ class Finding:
         self.doubts.append(text)
 
 
-def measure(sample: Sample, sites: list[BlockStatistics]) -> Finding | str:
-    """Fit the line and check the doubts, causes before consequences; return the reason as text if no line fits."""
+def measure(sample: Sample, sites: list[BlockStatistics]) -> Finding:
+    """Fit the line and check the doubts, causes before consequences."""
+    repeated, frames = sum(site.repeated for site in sites), sum(len(site) * (RUN - 1) for site in sample.sites)
+    if repeated > 0.05 * frames:
+        return Finding(
+            refusal=f"{repeated} of {frames} sampled frames repeat the frame before them, pixel by pixel: "
+            "store each frame once"
+        )
     blocks = pool(sites, sample.sites, same_run=False)
     keep, line, contamination = still_blocks(blocks, sites)
     if line is None or not 0 < line.gain_error < _GOOD_ERROR / 2 * line.gain:
@@ -70,7 +76,7 @@ def measure(sample: Sample, sites: list[BlockStatistics]) -> Finding | str:
         if other and (line is None or other.gain_error * abs(line.gain) < line.gain_error * abs(other.gain)):
             blocks, keep, line, contamination = wider, wider_keep, other, wider_contamination
     if line is None:
-        return f"only {int(keep.sum())} blocks of 4 x 4 pixels show noise alone, too few: {WAY_OUT}"
+        return Finding(refusal=f"only {int(keep.sum())} blocks of 4 x 4 pixels show noise alone, too few: {WAY_OUT}")
     ratio, margin = ratios(blocks, keep), 1 / np.sqrt(max(float(keep.sum()), 1.0))
     lines_only = _along_lines(ratio, margin)
     order = "down 2" if lines_only else "fine 2"
