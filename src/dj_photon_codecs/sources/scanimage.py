@@ -18,6 +18,7 @@ import numpy as np
 from .._typing import AnyArray
 from ..errors import SourceError
 from .messages import runs, warn_source, whole_volumes
+from .metadata import Metadata, inverse, number
 
 _SETTING = re.compile(r"^(?:scanimage\.)?SI\.(\w+\.\w+|VERSION_MAJOR) = (.*?)\s*$", re.MULTILINE)
 _SETTING_4 = re.compile(r"^scanimage\.SI[45]\.(\w+) = (.*?)\s*$", re.MULTILINE)
@@ -194,6 +195,25 @@ def regions(document: str, height: int) -> str:
     starts = [sum(lines[:i]) + i * gap for i in range(len(lines))]
     rows = ", ".join(f"{begin}:{begin + count}" for begin, count in zip(starts, lines, strict=True))
     return f"{len(lines)} regions of interest lie below each other in its frames, in the rows {rows}"
+
+
+def metadata(settings: dict[str, str], page: Any) -> Metadata:
+    """Metadata from the settings, and the time of the first page."""
+    volumes = settings.get("hStackManager.enable") in ("true", "1") or "hStackManager.enable" not in settings
+    several = (number(settings.get("hStackManager.actualNumSlices", settings.get("hStackManager.numSlices"))) or 1) > 1
+    corners = [float(n) for n in re.findall(r"-?[\d.]+(?:e[+-]?\d+)?", settings.get("hRoiManager.imagingFovUm", ""))]
+    spans = [max(corners[i::2]) - min(corners[i::2]) for i in (0, 1)] if len(corners) == 8 else []
+    saved = [int(n) for n in re.findall(r"\d+", settings.get("hChannels.channelSave", ""))]
+    names = re.findall(r"'([^']*)'", settings.get("hChannels.channelName", ""))
+    epoch = re.search(r"epoch = \[ *(\d+)[ ,]+(\d+)[ ,]+(\d+)[ ,]+(\d+)[ ,]+(\d+)[ ,]+([\d.]+)", page.description)
+    height, width = page.shape[:2]
+    return Metadata(
+        increment=inverse(settings.get(f"hRoiManager.scan{'Volume' if volumes and several else 'Frame'}Rate")),
+        pixel=[spans[0] / width, spans[1] / height] if spans else (),
+        depth=abs(float(settings.get("hStackManager.stackZStepSize", "nan"))) if several else None,
+        channels=[names[i - 1] for i in saved if i <= len(names)],
+        date="{}-{:0>2}-{:0>2}T{:0>2}:{:0>2}:{:0>6}".format(*epoch.groups()) if epoch else None,
+    )
 
 
 def _number(settings: dict[str, str], setting: str, default: int) -> int:

@@ -12,13 +12,13 @@ import numpy as np
 
 from .._typing import AnyArray
 from ..errors import ConfigurationError, SourceError
-from . import ome, prairie, scanimage, tiff_metadata
+from . import ome, prairie, scanimage
 from .axes import AXES_HELP, given_axes
 from .groups import Group
 from .ifd import single_page
 from .joining import concatenated, joined
 from .messages import warn_source
-from .metadata import Metadata
+from .metadata import Metadata, inverse, micrometres, seconds
 from .pages import SAY_SHAPE, all_pages, quiet, series_of
 from .paths import Found
 from .raw import filled_in
@@ -44,7 +44,7 @@ def open_files(found: Found, options: Options) -> Stack:
             alone = options.shape is not None or session is not None
             together = [] if alone else _set_of(first, name, found)
             settings = None if first.is_imagej or first.is_ome or first.is_shaped else scanimage.header(first.pages[0])
-            metadata = tiff_metadata.of_file(first, settings)
+            metadata = _metadata(first, settings)
             _warn_of_first_page(first.pages[0], name, bool(settings))
         if together:
             return replace(_movie(_one(together[0], options, document), options), metadata=metadata)
@@ -70,6 +70,46 @@ def _warn_of_first_page(page: Any, name: str, is_scanimage: bool) -> None:
             f"{name} is compressed with {page.compression.name}, which alters counts unless its writer was set to "
             "lossless: the noise left may not be that of photons. Record without compression"
         )
+
+
+def _metadata(file: Any, settings: dict[str, str] | None) -> Metadata:
+    """Metadata from the header of a file; ``settings`` are those of ScanImage, if it wrote the file."""
+    page = file.pages[0]
+    tag = page.tags.get(51123)
+    if settings:
+        return scanimage.metadata(settings, page)
+    if file.is_ome:
+        return ome.metadata(page.description)
+    if file.is_imagej:
+        return _of_imagej(file.imagej_metadata or {}, page.tags)
+    if tag is not None and isinstance(tag.value, dict):
+        return _of_micromanager(tag.value, file.micromanager_metadata or {})
+    return Metadata()
+
+
+def _of_imagej(header: dict[str, Any], tags: Any) -> Metadata:
+    unit = str(header.get("unit", "")).replace("\\u00B5", "µ")
+    pixel = []
+    for tag in (282, 283):  # pixels per unit
+        above, below = tags[tag].value if tag in tags else (0, 1)
+        pixel.append(micrometres(below / above, unit) if above and unit else None)
+    return Metadata(
+        increment=seconds(header.get("finterval"), header.get("tunit")) or inverse(header.get("fps")),
+        pixel=pixel,
+        depth=micrometres(header.get("spacing"), unit) if unit and int(header.get("slices", 1)) > 1 else None,
+    )
+
+
+def _of_micromanager(page: dict[str, Any], header: dict[str, Any]) -> Metadata:
+    summary = header.get("Summary", {}) or {}
+    names = summary.get("ChNames") or []
+    return Metadata(
+        increment=seconds(summary.get("Interval_ms", page.get("Interval_ms")), "ms"),
+        pixel=page.get("PixelSizeUm", page.get("PixelSize_um")),
+        depth=summary.get("z-step_um"),
+        channels=names if isinstance(names, list) else [],
+        date=page.get("ReceivedTime") or summary.get("StartTime"),
+    )
 
 
 def _companion(document: Path, options: Options, found: Found | None = None) -> Stack:
