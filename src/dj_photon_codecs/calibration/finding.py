@@ -82,7 +82,7 @@ def measure(sample: Sample, sites: list[BlockStatistics]) -> Finding:
     order = "down 2" if lines_only else "fine 2"
     if lines_only:
         line = fit_line(blocks, keep, order) or line
-    fitted, line, clipped, moved = _unclipped(sample, blocks, keep, line, order)
+    fitted, line, clipped = _unclipped(sample, blocks, keep, line, order)
     if fitted is keep and not lines_only:
         blocks, line = _without_offsets(blocks, keep, line, order)
     error = line.gain_error / abs(line.gain or 1e-30)
@@ -96,7 +96,7 @@ def measure(sample: Sample, sites: list[BlockStatistics]) -> Finding:
         _contaminated(found, contamination)
         # If one step is one photon, 0 is the true dark count. Otherwise the counts are clipped at an unknown level.
         singles = abs(found.gain / (unit_of(sample) or np.inf) - 1) < _AGREES
-        if not singles and (moved or clipped.mean() > 0.5 * keep.mean()):
+        if clipped and not singles:
             found.doubt(
                 f"the counts are clipped at {sample.lowest:g}, where much of the read noise is lost, or transformed: "
                 f"record with a pedestal, or {WAY_OUT}"
@@ -121,26 +121,26 @@ def _along_lines(ratio: dict[str, float], margin: float) -> bool:
     return ratio["fine 1"] / ratio["fine 4"] - 1 > max(0.5 * expected, margin)
 
 
-def _unclipped(sample: Sample, blocks: Pool, keep: Mask, line: Line, order: str) -> tuple[Mask, Line, Mask, bool]:
-    """Return the blocks not clipped at 0, their line, any clipped blocks kept, and whether the line needs a prior.
+def _unclipped(sample: Sample, blocks: Pool, keep: Mask, line: Line, order: str) -> tuple[Mask, Line, bool]:
+    """Return the blocks not clipped at 0, their line, and whether clipping matters to it.
 
-    The prior: dark pixels sit at the count where the converter clips, so the zero level is expected there.
+    It does if most blocks are clipped, or if the line needs a prior: dark pixels sit at the count where the converter
+    clips, so the zero level is expected there.
     """
-    nothing = np.zeros_like(keep)
     if sample.lowest != 0:
-        return keep, line, nothing, False
+        return keep, line, False
     allowed = unsaturated(blocks)
     clipped = marked(blocks.dark, blocks, allowed, DARK)
     if not clipped[keep].any():
-        return keep, line, nothing, False
+        return keep, line, False
     # Noise measured across lines makes no claim about photons, so use as many blocks as possible.
     for chosen in (keep,) if order == "fine 2" else (allowed, keep):
         bright = fit_line(blocks, chosen & ~clipped, order, dark=-sample.base)
         if bright is not None and 0 < bright.gain_error < _LARGEST_ERROR * bright.gain:
             alone = fit_line(blocks, chosen & ~clipped, order)
             agrees = alone is not None and abs(alone.gain / bright.gain - 1) < _AGREES
-            return chosen & ~clipped, bright, nothing, not agrees
-    return keep, line, clipped & keep, False
+            return chosen & ~clipped, bright, not agrees
+    return keep, line, bool((clipped & keep).sum() > 0.5 * keep.sum())
 
 
 def _without_offsets(blocks: Pool, keep: Mask, line: Line, order: str) -> tuple[Pool, Line]:

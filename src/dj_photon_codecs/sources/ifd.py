@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import struct
+from typing import Any
 
 import numpy as np
 
@@ -24,37 +25,33 @@ def single_page(name: str) -> Stack | None:
     with open(name, "rb", buffering=0) as file:
         size, head = os.fstat(file.fileno()).st_size, file.read(_HEAD)
 
-        def at(offset: int, length: int) -> bytes:
-            if offset + length <= len(head):
-                return head[offset : offset + length]
+        def at(offset: int, form: str) -> tuple[Any, ...]:
+            if offset + struct.calcsize(form) <= len(head):
+                return struct.unpack_from(form, head, offset)
             file.seek(offset)
-            return file.read(length)
+            return struct.unpack(form, file.read(struct.calcsize(form)))
 
         try:
             order = _ORDERS[head[:2]]
-            [version] = struct.unpack(f"{order}H", head[2:4])
-            big = version == 43
-            [offset] = struct.unpack(f"{order}{'Q' if big else 'I'}", head[8:16] if big else head[4:8])
-            counted, entry, inline = (8, 20, 8) if big else (2, 12, 4)
-            [count] = struct.unpack(f"{order}{'Q' if big else 'H'}", at(offset, counted))
+            big = at(2, f"{order}H") == (43,)
+            first, pointer, counter = (8, "Q", "Q") if big else (4, "I", "H")
+            entry = struct.Struct(f"{order}HH{pointer}{first}s")  # tag, type, number of values, values or their place
+            [offset] = at(first, order + pointer)
+            [count] = at(offset, order + counter)
             if count > 500:
                 return None
-            entries = at(offset + counted, count * entry + inline)
-            if any(entries[-inline:]):  # another page
+            entries, following = at(offset + struct.calcsize(order + counter), f"{order}{count * entry.size}s{pointer}")
+            if following:  # another page
                 return None
             tags: dict[int, tuple[int, ...]] = {}
-            for i in range(count):
-                tag, kind, number = struct.unpack_from(f"{order}HH{'Q' if big else 'I'}", entries, i * entry)
+            for tag, kind, number, value in entry.iter_unpack(entries):
                 if tag == _TILES:
                     return None
                 if tag in _KNOWN and kind in _TYPES and number <= size:
-                    form, where = f"{order}{number}{_TYPES[kind]}", i * entry + entry - inline
-                    length = struct.calcsize(form)
-                    if length <= inline:
-                        tags[tag] = struct.unpack_from(form, entries, where)
-                    else:
-                        [place] = struct.unpack_from(f"{order}{'Q' if big else 'I'}", entries, where)
-                        tags[tag] = struct.unpack(form, at(place, length))
+                    form = f"{order}{number}{_TYPES[kind]}"
+                    inline = struct.calcsize(form) <= len(value)
+                    [place] = struct.unpack(order + pointer, value)
+                    tags[tag] = struct.unpack_from(form, value) if inline else at(place, form)
             return _frame(name, tags, order, size)
         except (KeyError, struct.error):  # tifffile reports what is wrong
             return None

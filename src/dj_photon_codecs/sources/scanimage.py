@@ -99,20 +99,19 @@ def header(page: Any) -> dict[str, str]:
     return settings
 
 
-def table(settings: dict[str, str], starts: Sequence[Start], name: str) -> tuple[str, AnyArray]:
-    """Axis letters, and the page numbers by time, plane and channel, for files in order."""
+def table(settings: dict[str, str], starts: Sequence[Start], name: str) -> AnyArray:
+    """Page numbers by time, plane and channel, for files in order."""
     channels = len(re.findall(r"\d+", settings.get("hChannels.channelSave", "")))
     if not channels:
         raise SourceError(f"{name} was written by an unknown version of ScanImage: {_WAY_OUT}")
     slices, frames, flyback = _volume(settings, name)
     cycle = (slices * frames + flyback) * channels
-    _check_acquisitions(starts, cycle)
-    _warn_of_pages(settings, starts, channels)
+    _check_pages(settings, starts, channels, cycle)
     pages, hint = sum(start.pages for start in starts), f" ({slices} slices): {_WAY_OUT}"
     cycles = whole_volumes(name, pages, cycle, "pages", starts[-1].name, hint)
     volumes = np.arange(cycles * cycle).reshape(cycles, -1, channels)[:, : slices * frames]
     by_slice = volumes.reshape(cycles, slices, frames, channels).swapaxes(1, 2)
-    return "TZC", by_slice.reshape(cycles * frames, slices, channels)
+    return by_slice.reshape(cycles * frames, slices, channels)
 
 
 def _volume(settings: dict[str, str], name: str) -> tuple[int, int, int]:
@@ -145,9 +144,9 @@ def _volume(settings: dict[str, str], name: str) -> tuple[int, int, int]:
     return slices, 1, flyback
 
 
-def _warn_of_pages(settings: dict[str, str], starts: Sequence[Start], channels: int) -> None:
-    """Warn if the pages contradict the header, or frames are missing."""
-    first = starts[0]
+def _check_pages(settings: dict[str, str], starts: Sequence[Start], channels: int, cycle: int) -> None:
+    """Warn if the pages contradict the header, or frames are missing; raise if planes would be mixed up."""
+    first, pages = starts[0], 0
     if first.per_frame and first.per_frame != channels and first.pages > channels:
         warn_source(
             f"{first.name}: its header says {channels} channels (channelSave = {settings['hChannels.channelSave']}), "
@@ -160,7 +159,13 @@ def _warn_of_pages(settings: dict[str, str], starts: Sequence[Start], channels: 
                 "there were no gap"
             )
     for before, one in pairwise(starts):
+        pages += before.pages
         if _FIRST_OF_ACQUISITION.search(one.description):
+            if pages % cycle:
+                raise SourceError(
+                    f"{before.name} ends within a volume, and {one.name} begins another acquisition: open each "
+                    "acquisition by itself, with a glob over its files"
+                )
             warn_source(
                 f"{one.name} begins another acquisition than {before.name}: they are joined as if there were no gap. "
                 "Otherwise open each acquisition by itself, with pattern= or a list of its files"
@@ -220,15 +225,3 @@ def _number(settings: dict[str, str], setting: str, default: int) -> int:
     """Integer setting; the default if it is absent or infinite."""
     found = settings.get(setting, "")
     return int(found) if re.fullmatch(r"\d+", found) else default
-
-
-def _check_acquisitions(starts: Sequence[Start], cycle: int) -> None:
-    """Raise if an acquisition follows one that ended within a volume, which would mix up planes."""
-    pages = 0
-    for before, start in pairwise(starts):
-        pages += before.pages
-        if pages % cycle and _FIRST_OF_ACQUISITION.search(start.description):
-            raise SourceError(
-                f"{before.name} ends within a volume, and {start.name} begins another acquisition: open each "
-                "acquisition by itself, with a glob over its files"
-            )

@@ -239,8 +239,8 @@ def _scanimage(group: Group, options: Options, settings: dict[str, str], metadat
     names = [group.files[place] for place in sorted(group.files, key=lambda place: place.time)]
     pages = concatenated(names, pages_of, bool(options.skip_damaged))
     with closed_on_error(pages.close):
-        axes, table = scanimage.table(settings, list(starts.values()), names[0])
-        return replace(_page_table(pages, axes, table), metadata=metadata)
+        table = scanimage.table(settings, list(starts.values()), names[0])
+        return replace(_page_table(pages, "TZC", table), metadata=metadata)
 
 
 def _page_table(pages: Stack, axes: str, table: AnyArray) -> Stack:
