@@ -92,7 +92,9 @@ def calibrate(movie: object) -> Calibration:
         parts = [slice(i * each, (i + 1) * each) for i in range(sample.planes)]
         apart = [measure(replace(sample, sites=sample.sites[part], planes=1), sites[part]) for part in parts]
         if _differ(apart):
-            reason = "channels or planes differ in their noise, and the lower envelope of all is used: store them apart"
+            reason = (
+                "channels or planes differ in their noise, and the lower envelope of all is used: store them separately"
+            )
             return _together(apart, reason, saturation, source)
     return _together([whole], "", saturation, source)
 

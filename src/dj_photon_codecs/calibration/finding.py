@@ -237,7 +237,7 @@ def _shape_doubts(found: Finding, sample: Sample, blocks: Pool, keep: Mask, line
     two_levels = found.gain == sample.highest - sample.lowest  # the variance is m (1 - m), a curve
     if abs(line.bend) > _BEND and abs(line.bend) > _SIGNIFICANT * line.bend_error and not two_levels:
         found.doubt(
-            f"variance against mean is no straight line, its slope changes by {100 * line.bend:+.0f} % over the "
+            f"variance against mean is not a straight line, its slope changes by {100 * line.bend:+.0f} % over the "
             f"field of view: the values were squared, compressed or otherwise transformed, or sharp structure moves; "
             f"calibrate the raw counts"
         )
@@ -272,14 +272,14 @@ def _evenness_doubts(
     if found.time_spread > TIME_SPREAD:
         found.doubt(
             f"the noise at equal brightness changes by {100 * found.time_spread:.0f} % (rms) over time, as with the "
-            f"detector's voltage, and its lower envelope is used: store what was recorded with one setting apart"
+            f"detector's voltage, and its lower envelope is used: store the frames of each setting separately"
         )
     fine = "down 4" if order == "down 2" else "fine 4"
     found.region_spread, contrast = region_spread(blocks, sites, unsaturated(blocks), line, fine)
     if found.region_spread > REGION_SPREAD and contrast > REGION_RATIO:
         found.doubt(
             f"the noise at equal brightness differs over the field of view by a factor of {contrast:.1f}, as with two "
-            f"detectors, or where sharp structure moves, and its lower envelope is used: store such fields apart"
+            f"detectors, or where sharp structure moves, and its lower envelope is used: store such fields separately"
         )
 
 
@@ -289,8 +289,8 @@ def _whiteness_doubts(found: Finding, ratio: dict[str, float], margin: float, li
     if lines_only:
         found.doubt(
             f"the noise is not independent from pixel to pixel along the scan lines (correlation "
-            f"{found.correlation[0]:.2f}), as an amplifier's bandwidth makes it: it was measured across lines, and "
-            f"photons a pixel are uncertain"
+            f"{found.correlation[0]:.2f}), as an amplifier of limited bandwidth makes it: it was measured across "
+            f"lines, and photons per pixel are uncertain"
         )
     elif not (abs(fine) <= _SPATIAL + margin and abs(coarse) <= _COARSE + margin):
         found.doubt(

@@ -128,27 +128,25 @@ def _straight(
     x, y = (mean, variance) if dark is None else (np.append(mean, dark), np.append(variance, 0.0))
     for _ in range(8):
         weights = count / expected**2
-        all_weights = weights
         if dark is not None:
-            slope = gain or float(weights @ variance / weights.sum()) / max(
-                float(weights @ mean / weights.sum()) - dark, 1e-9
-            )
-            all_weights = np.append(weights, 1 / (_PRECISION * (_DARK_ERROR * slope * slope) ** 2))
-        middle, level = float(all_weights @ x / all_weights.sum()), float(all_weights @ y / all_weights.sum())
-        spread = float(all_weights @ (x - middle) ** 2)
+            bright = max(float(weights @ mean / weights.sum()) - dark, 1e-9)
+            slope = gain or float(weights @ variance / weights.sum()) / bright
+            weights = np.append(weights, 1 / (_PRECISION * (_DARK_ERROR * slope * slope) ** 2))
+        middle, level = float(weights @ x / weights.sum()), float(weights @ y / weights.sum())
+        spread = float(weights @ (x - middle) ** 2)
         if not spread > 0:
             return 0.0, middle, 0.0
-        gain = float(all_weights @ ((x - middle) * (y - level))) / spread
+        gain = float(weights @ ((x - middle) * (y - level))) / spread
         expected = np.maximum(level + gain * (mean - middle), _FLOOR * typical)
     if gain == 0:
         return 0.0, middle, 0.0
-    scale = np.sqrt(spread / all_weights.sum())
+    scale = np.sqrt(spread / weights.sum())
     x = (mean - middle) / scale
-    design = np.stack([np.ones_like(x), x, x**2], axis=1)
-    solution = np.linalg.lstsq(design * np.sqrt(weights)[:, None], variance * np.sqrt(weights), rcond=None)[0]
+    design, root = np.stack([np.ones_like(x), x, x**2], axis=1), np.sqrt(weights[: len(x)])
+    solution = np.linalg.lstsq(design * root[:, None], variance * root, rcond=None)[0]
     cumulative = np.cumsum(count) / count.sum()
-    dark, bright = x[np.searchsorted(cumulative, 0.1)], x[min(np.searchsorted(cumulative, 0.9), len(x) - 1)]
-    bend = 2 * solution[2] * (bright - dark) / (gain * scale)
+    low, high = x[np.searchsorted(cumulative, 0.1)], x[min(np.searchsorted(cumulative, 0.9), len(x) - 1)]
+    bend = 2 * solution[2] * (high - low) / (gain * scale)
     return gain, middle - level / gain, float(bend)
 
 

@@ -219,8 +219,8 @@ def _volumes(group: Group) -> Group:
     files = {Place(p.position, p.channel, p.time[1], p.time[:1]): name for p, name in group.files.items()}
     doubt = (
         f"{group.stem}: no XML file says whether the {len(by_cycle) + 1} cycles of {max(counts)} images are volumes or "
-        "follow each other in time; they are taken as volumes, (time, plane, height, width). If they follow each "
-        'other, pass axes="TYX"'
+        "time series; they are taken as volumes, (time, plane, height, width). If they are time series, pass "
+        'axes="TYX"'
     )
     return Group(group.stem, files, (doubt,))
 

@@ -170,6 +170,6 @@ def _check_alike(first: Stack, stack: Stack, time: int) -> None:
     if kind(stack) != kind(first):
         held, expected = (f"{one.dtype} with axes {one.axes} of shape {one.shape}" for one in (stack, first))
         raise SourceError(
-            f"{stack.where} holds {held}, and {first.where} holds {expected}: the files of one recording have "
-            "frames of one kind; leave the others out with pattern=, a glob over file names"
+            f"{stack.where} holds {held}, and {first.where} holds {expected}: all frames of a "
+            "recording must be alike; leave the others out with pattern=, a glob over file names"
         )

@@ -74,7 +74,7 @@ def series_of(file: Any, name: str, options: Options) -> Stack:
     if not any(one.is_multifile for one in file.series) and described < len(file.pages):
         raise SourceError(
             f"{name} holds {len(file.pages)} images, and its metadata ({series.kind}) describes {described} of them: "
-            f"its writer miscounted channels, planes or frames. Say how its pages follow each other, {SAY_SHAPE}"
+            f"its writer miscounted channels, planes or frames. Give the order of its pages, {SAY_SHAPE}"
         )
     axes, shape = _axes_of(file, number)
     image = series.keyframe
@@ -110,8 +110,8 @@ def _check_imagej(file: Any, name: str) -> None:
         parts = " x ".join(f"{header[what]} {what}" for what in ("frames", "slices", "channels") if what in header)
         raise DamagedFile(
             f"{name} holds {there} images, and its ImageJ header says {promised}{f' ({parts})' if parts else ''}: it "
-            "was cut off, or other software changed its pages. Copy it again; if it is complete, say how its pages "
-            f"follow each other, {SAY_SHAPE}"
+            "was cut off, or other software changed its pages. Copy it again; if it is complete, give the order of "
+            f"its pages, {SAY_SHAPE}"
         )
 
 

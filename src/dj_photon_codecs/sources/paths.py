@@ -61,7 +61,7 @@ class Found:
         if not self.in_order:
             raise ChoiceNeeded(
                 f"{self.where} holds {len(groups)} recordings by the names of their files: {counts}. Open one of "
-                f"them, open_source(path, pattern={groups[0].stem!r}); if the files follow each other in time, pass "
+                f"them, open_source(path, pattern={groups[0].stem!r}); if the files are consecutive in time, pass "
                 "them as a list in their order",
                 "pattern",
                 [group.stem for group in groups],

@@ -60,9 +60,9 @@ def _info(name: Path) -> dict[str, Any]:
     path = name.with_suffix(".mat")
     if not path.is_file():
         raise SourceError(
-            f"{name} is described by {path.name}, which is not beside it: copy it there. If you know the size of its "
-            "frames, open_source(path, shape=(-1, lines, width, channels), axes='TYXC', dtype='<u2') gives its counts, "
-            "inverted"
+            f"{name} is described by {path.name}, which is missing from its folder: copy it there. If you know the "
+            "size of its frames, open_source(path, shape=(-1, lines, width, channels), axes='TYXC', dtype='<u2') gives "
+            "its counts, inverted"
         )
     scipy_io = library("scipy.io", "scanbox", "Scanbox files")
     try:

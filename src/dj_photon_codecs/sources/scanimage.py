@@ -39,7 +39,7 @@ _NUMBER = re.compile(r"^(?:frameNumbers|Frame Number|Frame Tag) = 0*(\d+)\s*$", 
 _FIRST_OF_ACQUISITION = re.compile(r"^(?:scanimage\.)?frameNumberAcquisition = 0*1\s*$", re.MULTILINE)
 _LOOKED_AT = 16  # number of pages whose frame numbers are read when opening a file
 #: Remedy if the header does not give the page order.
-_WAY_OUT = 'say how its pages follow each other, shape=(-1, planes, channels, height, width) with axes="TZCYX"'
+_WAY_OUT = 'give the order of its pages, shape=(-1, planes, channels, height, width) with axes="TZCYX"'
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ def open_files(found: Found, options: Options) -> Stack:
             alone = options.shape is not None or session is not None
             together = [] if alone else _set_of(first, name, found)
             settings = None if first.is_imagej or first.is_ome or first.is_shaped else scanimage.header(first.pages[0])
-            metadata = _metadata(first, settings)
+            metadata = _metadata(first, settings, options.position or 0)
             _warn_of_first_page(first.pages[0], name, bool(settings))
         if together:
             return replace(_movie(_one(together[0], options, document), options), metadata=metadata)
@@ -72,14 +72,14 @@ def _warn_of_first_page(page: Any, name: str, is_scanimage: bool) -> None:
         )
 
 
-def _metadata(file: Any, settings: dict[str, str] | None) -> Metadata:
+def _metadata(file: Any, settings: dict[str, str] | None, position: int) -> Metadata:
     """Metadata from the header of a file; ``settings`` are those of ScanImage, if it wrote the file."""
     page = file.pages[0]
     tag = page.tags.get(51123)
     if settings:
         return scanimage.metadata(settings, page)
     if file.is_ome:
-        return ome.metadata(page.description)
+        return ome.metadata(page.description, position)
     if file.is_imagej:
         return _of_imagej(file.imagej_metadata or {}, page.tags)
     if tag is not None and isinstance(tag.value, dict):
@@ -156,7 +156,7 @@ def _set_of(file: Any, name: str, found: Found) -> list[str]:
         if not file.is_ndtiff:
             raise SourceError(
                 f"{name} is part of an NDTiff data set, and there is no NDTiff.index beside it, which describes its "
-                f"images: copy it from where the data set was recorded, or say how the images follow each other, "
+                f"images: copy it from where the data set was recorded, or give the order of the images, "
                 f"{SAY_SHAPE}"
             )
         stem = Path(name).name.partition("_NDTiffStack")[0]
@@ -254,7 +254,7 @@ def _arranged(pages: Stack, shape: tuple[int, ...], axes: str | None) -> Stack:
     """Arrange pages in the order given by the caller."""
     count, *image = pages.shape
     if axes is None:
-        raise ConfigurationError(f"shape={shape} for {pages.where} needs axes=, how its pages follow each other")
+        raise ConfigurationError(f"shape={shape} for {pages.where} needs axes= for the order of its pages")
     leading = filled_in(shape[: len(shape) - len(image)], count, pages.where)
     letters = given_axes(axes, shape, pages.where)
     if shape[len(leading) :] != tuple(image) or math.prod(leading) != count or not letters.endswith(pages.axes[1:]):
@@ -275,7 +275,7 @@ def _movie(stack: Stack, options: Options) -> Stack:
     if len(set(axes)) < len(axes) or not {"Y", "X"} <= set(axes) <= set("TPZCYX") or ("T" not in axes and "Z" in axes):
         stack.close()
         raise SourceError(
-            f"{stack.where} has axes {stack.axes} of shape {stack.shape}, and which of them is time is not said: say "
-            f"it {AXES_HELP}. Without T, each file is one point in time"
+            f"{stack.where} has axes {stack.axes} of shape {stack.shape}, and nothing says which of them is time: name "
+            f"them {AXES_HELP}. Without T, each file is one point in time"
         )
     return replace(stack, axes=axes)
