@@ -10,11 +10,23 @@ from .._typing import FloatArray
 from .block_noise import BLOCK, BlockStatistics
 from .envelope import JUDGED, Group, thinned
 from .evenness import REGION_RATIO, REGION_SPREAD, TIME_SPREAD, correlation, ratios, region_spread, time_spread
-from .fit import DARK, Line, Mask, Pool, by_brightness, curve_points, fit_line, marked, pool, still_blocks, unsaturated
+from .fit import (
+    DARK,
+    Line,
+    Mask,
+    Pool,
+    by_brightness,
+    curve_points,
+    fit_line,
+    fit_sums,
+    marked,
+    pool,
+    still_blocks,
+    unsaturated,
+)
 from .model import CurvePoint
 from .sampling import RUN, Sample
 from .special_counts import WAY_OUT, stretched, unit_of
-from .sums import fit_sums
 
 #: Largest relative standard error of the gain: for a measurement, to skip other estimates, and for a noise bound.
 _LARGEST_ERROR, _GOOD_ERROR, _BOUNDING_ERROR = 0.06, 0.03, 0.3

@@ -31,14 +31,15 @@ def joined(group: Group, options: Options, open_one: Callable[[str], Stack]) -> 
             if axis == "C":
                 channels = (label if isinstance(label, str) else f"Ch{label}",)
     stacks: list[Stack] = []
-    with ExitStack() as on_error:
+    with ExitStack() as opened:
         for names in _files_by_plane(replace(group, files=files)):
             stacks.append(concatenated(names, open_one, bool(options.skip_damaged)))
-            on_error.callback(stacks[-1].close)
+            opened.callback(stacks[-1].close)
         stack = stacks[0] if len(stacks) == 1 else _side_by_side(stacks)
-        on_error.pop_all()
+        close = opened.pop_all().close
     return replace(
         stack,
+        close=close,
         chosen=stack.chosen + chosen,
         metadata=replace(stack.metadata, channels=channels or stack.metadata.channels),
     )
@@ -85,13 +86,9 @@ def _side_by_side(stacks: Sequence[Stack]) -> Stack:
         inner = index[:plane] + index[plane + 1 :]
         return np.stack([stack.read(inner) for stack in stacks[index[plane]]], axis=plane)
 
-    def close() -> None:
-        for stack in stacks:
-            stack.close()
-
     axes = f"{first.axes[:plane]}Z{first.axes[plane:]}"
     shape = (*first.shape[:plane], len(stacks), *first.shape[plane:])
-    return replace(first, axes=axes, shape=shape, read=read, close=close)
+    return replace(first, axes=axes, shape=shape, read=read)
 
 
 def concatenated(names: Sequence[str], open_one: Callable[[str], Stack], skip_damaged: bool = False) -> Stack:

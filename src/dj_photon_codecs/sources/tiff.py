@@ -15,11 +15,10 @@ from ..errors import ConfigurationError, SourceError
 from . import ome, prairie, scanimage
 from .axes import AXES_HELP, given_axes
 from .groups import Group
-from .ifd import single_page
 from .joining import concatenated, joined
 from .messages import warn_source
 from .metadata import Metadata, inverse, micrometres, seconds
-from .pages import SAY_SHAPE, all_pages, quiet, series_of
+from .pages import SAY_SHAPE, all_pages, quiet, series_of, single_page
 from .paths import Found
 from .raw import filled_in
 from .stack import DamagedFile, Options, Stack, closed_on_error, image_reader, library, without_time
