@@ -10,20 +10,7 @@ from .._typing import FloatArray
 from .block_noise import BLOCK, BlockStatistics
 from .envelope import JUDGED, Group, thinned
 from .evenness import REGION_RATIO, REGION_SPREAD, TIME_SPREAD, correlation, ratios, region_spread, time_spread
-from .fit import (
-    DARK,
-    Line,
-    Mask,
-    Pool,
-    by_brightness,
-    curve_points,
-    fit_line,
-    fit_sums,
-    marked,
-    pool,
-    still_blocks,
-    unsaturated,
-)
+from .fit import DARK, Line, Mask, Pool, by_brightness, fit_line, fit_sums, marked, pool, still_blocks, unsaturated
 from .model import CurvePoint
 from .sampling import RUN, Sample
 from .special_counts import WAY_OUT, stretched, unit_of
@@ -98,7 +85,7 @@ def measure(sample: Sample, sites: list[BlockStatistics]) -> Finding:
     if fitted is keep and not lines_only:
         blocks, line = _without_offsets(blocks, keep, line, order)
     error = line.gain_error / abs(line.gain or 1e-30)
-    found = Finding(line.gain, line.zero, error, curve_points(line, sample.base), sample.lowest)
+    found = Finding(line.gain, line.zero, error, line.points(sample.base), sample.lowest)
     found.correlation = correlation(ratio)
     _slope(found, sample, blocks, fitted, line)
     if found.gain > 0 and not found.refusal:

@@ -56,6 +56,14 @@ class Line:
         typical = float((self.variance * self.count).sum() / max(self.count.sum(), 1))
         return np.maximum(self.gain * (mean - self.zero), max(_FLOOR * typical, 1e-30))
 
+    def points(self, base: float) -> tuple[tuple[float, float, float], ...]:
+        """The photon transfer curve for storage, rounded to digits beyond its noise."""
+        points = zip(self.mean + base, self.variance, self.errors, strict=True)
+        return tuple(
+            (float(f"{mean:.7g}"), float(f"{variance:.5g}"), float(f"{error:.3g}"))
+            for mean, variance, error in sorted(points, key=lambda point: float(point[0]))
+        )
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -265,15 +273,6 @@ def marked(share: FloatArray, blocks: Pool, keep: Mask, limit: float) -> Mask:
 def unsaturated(blocks: Pool) -> Mask:
     """Mask of usable blocks at predicted intensities where almost no counts saturate."""
     return blocks.usable & ~marked(blocks.saturated, blocks, blocks.usable, SATURATED)
-
-
-def curve_points(line: Line, base: float) -> tuple[tuple[float, float, float], ...]:
-    """The photon transfer curve for storage, rounded to digits beyond its noise."""
-    points = zip(line.mean + base, line.variance, line.errors, strict=True)
-    rounded = [
-        (float(f"{mean:.7g}"), float(f"{variance:.5g}"), float(f"{error:.3g}")) for mean, variance, error in points
-    ]
-    return tuple(rounded[i] for i in np.argsort(line.mean))
 
 
 def _sum_line(moments: FloatArray) -> FloatArray:
