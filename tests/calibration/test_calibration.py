@@ -16,7 +16,7 @@ from scipy.ndimage import gaussian_filter, shift
 
 from dj_photon_codecs._typing import AnyArray
 from dj_photon_codecs.calibration import Calibration, calibrate
-from dj_photon_codecs.calibration.motion import align
+from dj_photon_codecs.calibration.block_noise import align
 from dj_photon_codecs.calibration.sampling import RUN, run_starts
 from dj_photon_codecs.errors import CalibrationError, InvalidMovieError, MovieTypeError
 from dj_photon_codecs.sources import as_source

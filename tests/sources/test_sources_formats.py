@@ -436,7 +436,7 @@ def test_scanbox_without_its_header_or_with_a_part_of_a_frame_is_told(tmp_path: 
         movie = open_source(path)
     np.testing.assert_array_equal(movie[:], counts[:5, ..., 0])
     path.with_suffix(".mat").unlink()
-    with pytest.raises(SourceError, match="is described by m_000_001.mat, which is not beside it"):
+    with pytest.raises(SourceError, match="is described by m_000_001.mat, which is missing from its folder"):
         open_source(path)
 
 
@@ -636,7 +636,7 @@ def test_a_list_of_frames_is_a_movie(tmp_path: Path) -> None:
 
 
 def test_a_generator_is_told_the_lines_that_store_it() -> None:
-    with pytest.raises(MovieTypeError, match=r"gives its frames once.*PhotonWriter\(path\).*append\(frame\)"):
+    with pytest.raises(MovieTypeError, match=r"yields its frames only once.*PhotonWriter\(path\).*append\(frame\)"):
         as_source(frame for frame in COUNTS)
 
 

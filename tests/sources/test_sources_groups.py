@@ -137,5 +137,5 @@ def test_missing_numbers_are_named(files: list[str], missing: list[str]) -> None
 
 def test_cycles_that_may_be_volumes_are_doubtful() -> None:
     [group] = grouped(names("T_Cycle{k:05}_Ch1_{n:06}.tif", k=range(1, 4), n=range(1, 6)))
-    assert "3 cycles of 5 images are volumes or follow each other" in group.doubts[0]
+    assert "3 cycles of 5 images are volumes or time series" in group.doubts[0]
     assert 'axes="TYX"' in group.doubts[0]

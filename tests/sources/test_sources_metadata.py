@@ -110,6 +110,15 @@ def test_imaris_says_its_pixels_and_channels(tmp_path: Path) -> None:
     assert (metadata["PhysicalSizeX"], metadata["PhysicalSizeY"], metadata["Channel"]) == (0.5, 0.5, {"Name": "dye 1"})
 
 
+def test_each_position_of_a_file_has_its_own_metadata(tmp_path: Path) -> None:
+    with tifffile.TiffWriter(tmp_path / "m.ome.tif", ome=True) as file:
+        for size in (0.5, 1.25):
+            described = {"axes": "TYX", "PhysicalSizeX": size, "PhysicalSizeXUnit": "µm"}
+            file.write(np.zeros((3, 16, 20), np.uint16), photometric="minisblack", metadata=described)
+    with open_source(tmp_path / "m.ome.tif", position=1) as movie:
+        assert movie.metadata["PhysicalSizeX"] == 1.25
+
+
 def test_times_that_are_too_many_for_a_row_are_told_where_they_are_irregular(tmp_path: Path) -> None:
     for jump, told in ((0.0, False), (3.0, True)):
         path = tmp_path / f"m{jump}.nwb"

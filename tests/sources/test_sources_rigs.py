@@ -123,7 +123,7 @@ def test_cycles_of_prairie_that_follow_each_other_in_time(tmp_path: Path) -> Non
 
 def test_volumes_of_prairie_without_its_xml_are_told(tmp_path: Path) -> None:
     prairie(tmp_path, HYPER[0, :1])
-    with pytest.warns(SourceWarning, match="4 cycles of 3 images are volumes or follow each other"):
+    with pytest.warns(SourceWarning, match="4 cycles of 3 images are volumes or time series"):
         movie = open_source(tmp_path)
     np.testing.assert_array_equal(movie[:], HYPER[0, 0])
     np.testing.assert_array_equal(open_source(tmp_path, axes="TYX")[:], HYPER[0, 0].reshape(12, 16, 20))

@@ -1,14 +1,11 @@
-"""Detect channels or planes interleaved frame by frame, and read each one separately."""
+"""Detect channels or planes interleaved frame by frame."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 
-from .._typing import AnyArray, FloatArray
-from ..sources import Source, as_source
+from .._typing import FloatArray
 from .sampling import RUN, FloatImages, Sample
 
 _PERIODS, _FEWEST = range(2, 7), 4  # candidate periods [frames], and the minimum number of frames per phase
@@ -54,8 +51,7 @@ def _places(site: FloatImages) -> FloatArray:
 def _roughness(site: FloatImages) -> FloatArray:
     """Energy of each frame at the finest scale, from both structure and noise."""
     frames = site.reshape(-1, *site.shape[2:])[:, :128, :128]
-    fine = frames[:, 1:] - frames[:, :-1]
-    fine = fine[:, :, 1:] - fine[:, :, :-1]
+    fine = np.diff(np.diff(frames, axis=1), axis=2)
     return np.asarray(np.einsum("tyx,tyx->t", fine, fine), np.float64)
 
 
@@ -65,29 +61,3 @@ def _ratio(values: FloatArray, means: FloatArray, phase: npt.NDArray[np.int64], 
     between = (count * (means - values.mean(0)) ** 2).sum(0) / (period - 1)
     within = ((values - means[phase]) ** 2).sum(0) / (len(phase) - period)
     return np.asarray(between / np.maximum(within, 1e-30 + 1e-12 * values.var(0)))
-
-
-@dataclass(frozen=True)
-class _Phase:
-    """Array view of every ``period``-th frame of a movie."""
-
-    source: Source
-    first: int
-    period: int
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return (-(-(self.source.shape[0] - self.first) // self.period), *self.source.shape[1:])
-
-    @property
-    def dtype(self) -> np.dtype[np.generic]:
-        return self.source.dtype
-
-    def __getitem__(self, key: slice) -> AnyArray:
-        first, period = self.first, self.period
-        return self.source.read(first + period * key.start, first + period * (key.stop - 1) + 1)[::period]
-
-
-def phases(source: Source, period: int) -> list[Source]:
-    """Split a movie of alternating frames into its channels."""
-    return [as_source(_Phase(source, first, period)) for first in range(period)]

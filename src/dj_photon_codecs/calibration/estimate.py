@@ -7,12 +7,12 @@ from dataclasses import replace
 import numpy as np
 
 from ..sources import Source, as_source, names_files, open_source
-from .alternation import alternation, phases
-from .block_noise import BlockStatistics, block_grid, statistics_of
+from .alternation import alternation
+from .block_noise import block_grid, statistics_of
 from .envelope import lower_envelope
 from .finding import Finding, measure
 from .model import Calibration
-from .sampling import MAX_PIXELS, RUN, Sample, draw
+from .sampling import MAX_PIXELS, RUN, draw
 from .special_counts import WAY_OUT, about_values, saturation_of
 
 #: Relative difference in gain, beyond its error, at which two channels or planes count as different.
@@ -77,58 +77,43 @@ def calibrate(movie: object) -> Calibration:
     saturation = saturation_of(sample, source)
     period = alternation(sample)
     if period > 1 and length >= RUN * period:
-        findings = [_find(draw(phase, MAX_PIXELS // period), saturation) for phase in phases(source, period)]
+        channels = (draw(source, MAX_PIXELS // period, first=i, period=period) for i in range(period))
+        findings = [measure(channel, statistics_of(channel, saturation)) for channel in channels]
         reason = (
             f"frames alternate with period {period}, as those of {period} interleaved channels or planes: declare them "
             f"as an axis, movie.reshape(-1, {period}, height, width)"
         )
         return _together(findings, reason, saturation, source)
-    sites = _statistics(sample, saturation)
-    if isinstance(sites, str):
-        return Calibration.unknown(sites, saturation=saturation)
+    sites = statistics_of(sample, saturation)
     whole = measure(sample, sites)
-    even = isinstance(whole, Finding) and not whole.refusal and whole.region_spread < _EVEN
+    even = not whole.refusal and whole.region_spread < _EVEN
     if sample.planes > 1 and not even:
         each = len(sites) // sample.planes
         parts = [slice(i * each, (i + 1) * each) for i in range(sample.planes)]
         apart = [measure(replace(sample, sites=sample.sites[part], planes=1), sites[part]) for part in parts]
         if _differ(apart):
-            reason = "channels or planes differ in their noise, and the lower envelope of all is used: store them apart"
+            reason = (
+                "channels or planes differ in their noise, and the lower envelope of all is used: store them separately"
+            )
             return _together(apart, reason, saturation, source)
     return _together([whole], "", saturation, source)
 
 
-def _find(sample: Sample, saturation: float | None) -> Finding | str:
-    """Measure a sample; return the reason as text if that fails."""
-    sites = _statistics(sample, saturation)
-    return sites if isinstance(sites, str) else measure(sample, sites)
-
-
-def _statistics(sample: Sample, saturation: float | None) -> list[BlockStatistics] | str:
-    """Block averages of all sites, or the reason why they are useless."""
-    sites = statistics_of(sample, saturation)
-    repeated = sum(site.repeated for site in sites)
-    frames = sum(site.shape[0] * (RUN - 1) for site in sample.sites)
-    if repeated <= 0.05 * frames:
-        return sites
-    return f"{repeated} of {frames} sampled frames repeat the frame before them, pixel by pixel: store each frame once"
-
-
-def _differ(findings: list[Finding | str]) -> bool:
+def _differ(findings: list[Finding]) -> bool:
     """Whether the known gains of the channels or planes differ."""
-    known = [found for found in findings if isinstance(found, Finding) and found.gain_error < 0.2]
+    known = [found for found in findings if found.gain_error < 0.2]
     if len(known) < 2:
         return False
     low, high = (f(known, key=lambda found: found.gain) for f in (min, max))
     return high.gain / low.gain - 1 > _DIFFERENT + 3 * float(np.hypot(high.gain_error, low.gain_error))
 
 
-def _together(findings: list[Finding | str], reason: str, saturation: float | None, source: Source) -> Calibration:
+def _together(findings: list[Finding], reason: str, saturation: float | None, source: Source) -> Calibration:
     """One calibration for all channels: the lower envelope of their noise and their lowest gain."""
-    known = [found for found in findings if isinstance(found, Finding)]
-    refusals = [found for found in findings if isinstance(found, str)] + [f.refusal for f in known if f.refusal]
+    known = [found for found in findings if found.curve]
+    refusals = [found.refusal for found in findings if found.refusal]
     if not known or (refusals and not reason):
-        return _refused(known, refusals[0], saturation)
+        return _refused(findings[0], refusals[0], saturation)
     lowest = min(known, key=lambda found: found.gain)
     reasons = [text for text in (reason, *lowest.doubts) if text]
     if refusals:  # for example one channel without light
@@ -144,7 +129,8 @@ def _together(findings: list[Finding | str], reason: str, saturation: float | No
     counts = np.concatenate([found.counts for found in known])
     envelope = lower_envelope(groups, counts, lowest.gain, zeros, exact) if groups else None
     if envelope is None:
-        return _refused(known, f"too few photons, or pixels that show noise alone, to bound it: {WAY_OUT}", saturation)
+        text = f"too few photons, or pixels that show noise alone, to bound it: {WAY_OUT}"
+        return _refused(known[0], text, saturation)
     gain, zero, under_root = map(float, envelope)
     return Calibration(
         lowest.gain,
@@ -163,11 +149,10 @@ def _together(findings: list[Finding | str], reason: str, saturation: float | No
     )
 
 
-def _refused(known: list[Finding], reason: str, saturation: float | None) -> Calibration:
+def _refused(found: Finding, reason: str, saturation: float | None) -> Calibration:
     """An "unknown" calibration that keeps what was measured, for users who can judge the reason."""
-    if not known or not known[0].gain > 0:
-        return Calibration.unknown(reason, known[0].curve if known else (), saturation)
-    found = known[0]
+    if not found.gain > 0:
+        return Calibration.unknown(reason, found.curve, saturation)
     return Calibration(
         found.gain, found.zero, "unknown", reason, curve=found.curve, saturation=saturation,
         correlation=found.correlation, region_spread=found.region_spread, time_spread=found.time_spread,

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
-from .._typing import FloatArray
 from .block_noise import BLOCK, BlockStatistics
 from .fit import Line, Mask, Pool
 from .sampling import RUN
@@ -36,8 +34,15 @@ def correlation(ratio: dict[str, float]) -> tuple[float, float, float]:
 
 def time_spread(blocks: Pool, keep: Mask, line: Line, order: str) -> float:
     """Relative scatter of measured over modelled noise from run to run, in excess of chance."""
-    share = blocks.variance[order] / line.at(blocks.mean)
-    return _scatter(share[keep], blocks.run[keep])
+    share, run = (blocks.variance[order] / line.at(blocks.mean))[keep], blocks.run[keep]
+    count = np.bincount(run)
+    used = count > 50
+    if used.sum() < 3:
+        return 0.0
+    means = np.bincount(run, share)[used] / count[used]
+    square = np.bincount(run, share**2)[used] / count[used] - means**2
+    chance = float((1.3 * square / count[used]).mean())
+    return float(np.sqrt(max(means.var(ddof=1) - chance, 0.0)) / means.mean())
 
 
 def region_spread(
@@ -74,15 +79,3 @@ def region_spread(
     middle = float(np.mean(medians))
     scatter = max(float(np.var(medians)) - float(np.mean(chance)), 0.0) ** 0.5 / middle
     return scatter, max(medians) / max(min(medians), 1e-30)
-
-
-def _scatter(share: FloatArray, part: npt.NDArray[np.int64]) -> float:
-    """Relative scatter of the means of parts, in excess of chance."""
-    count = np.bincount(part)
-    used = count > 50
-    if used.sum() < 3:
-        return 0.0
-    means = np.bincount(part, share)[used] / count[used]
-    square = np.bincount(part, share**2)[used] / count[used] - means**2
-    chance = float((1.3 * square / count[used]).mean())
-    return float(np.sqrt(max(means.var(ddof=1) - chance, 0.0)) / means.mean())

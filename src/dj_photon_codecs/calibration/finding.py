@@ -10,11 +10,10 @@ from .._typing import FloatArray
 from .block_noise import BLOCK, BlockStatistics
 from .envelope import JUDGED, Group, thinned
 from .evenness import REGION_RATIO, REGION_SPREAD, TIME_SPREAD, correlation, ratios, region_spread, time_spread
-from .fit import DARK, Line, Mask, Pool, by_brightness, curve_points, fit_line, marked, pool, still_blocks, unsaturated
+from .fit import DARK, Line, Mask, Pool, by_brightness, fit_line, fit_sums, marked, pool, still_blocks, unsaturated
 from .model import CurvePoint
 from .sampling import RUN, Sample
 from .special_counts import WAY_OUT, stretched, unit_of
-from .sums import fit_sums
 
 #: Largest relative standard error of the gain: for a measurement, to skip other estimates, and for a noise bound.
 _LARGEST_ERROR, _GOOD_ERROR, _BOUNDING_ERROR = 0.06, 0.03, 0.3
@@ -40,11 +39,11 @@ _ALL = ("raw", "fine 1", "fine 2", "fine 4", "down 2", "down 4")
 class Finding:
     """The photon transfer line of one channel, and how far it can be trusted."""
 
-    gain: float  # [ADU per photon]
-    zero: float  # [ADU]
-    gain_error: float  # standard error of the gain, relative
-    curve: tuple[CurvePoint, ...]
-    lowest: float  # the lowest sampled count [ADU]
+    gain: float = np.nan  # [ADU per photon]
+    zero: float = np.nan  # [ADU]
+    gain_error: float = np.nan  # standard error of the gain, relative
+    curve: tuple[CurvePoint, ...] = ()  # empty if no line fits
+    lowest: float = np.nan  # the lowest sampled count [ADU]
     refusal: str = ""  # why not even a lower bound is known
     doubts: list[str] = field(default_factory=list)  # why the gain may not count photons
     photons: bool = True  # whether the gain counts photons, within its error
@@ -60,8 +59,14 @@ class Finding:
         self.doubts.append(text)
 
 
-def measure(sample: Sample, sites: list[BlockStatistics]) -> Finding | str:
-    """Fit the line and check the doubts, causes before consequences; return the reason as text if no line fits."""
+def measure(sample: Sample, sites: list[BlockStatistics]) -> Finding:
+    """Fit the line and check the doubts, causes before consequences."""
+    repeated, frames = sum(site.repeated for site in sites), sum(len(site) * (RUN - 1) for site in sample.sites)
+    if repeated > 0.05 * frames:
+        return Finding(
+            refusal=f"{repeated} of {frames} sampled frames repeat the frame before them, pixel by pixel: "
+            "store each frame once"
+        )
     blocks = pool(sites, sample.sites, same_run=False)
     keep, line, contamination = still_blocks(blocks, sites)
     if line is None or not 0 < line.gain_error < _GOOD_ERROR / 2 * line.gain:
@@ -70,17 +75,17 @@ def measure(sample: Sample, sites: list[BlockStatistics]) -> Finding | str:
         if other and (line is None or other.gain_error * abs(line.gain) < line.gain_error * abs(other.gain)):
             blocks, keep, line, contamination = wider, wider_keep, other, wider_contamination
     if line is None:
-        return f"only {int(keep.sum())} blocks of 4 x 4 pixels show noise alone, too few: {WAY_OUT}"
+        return Finding(refusal=f"only {int(keep.sum())} blocks of 4 x 4 pixels show noise alone, too few: {WAY_OUT}")
     ratio, margin = ratios(blocks, keep), 1 / np.sqrt(max(float(keep.sum()), 1.0))
     lines_only = _along_lines(ratio, margin)
     order = "down 2" if lines_only else "fine 2"
     if lines_only:
         line = fit_line(blocks, keep, order) or line
-    fitted, line, clipped, moved = _unclipped(sample, blocks, keep, line, order)
+    fitted, line, clipped = _unclipped(sample, blocks, keep, line, order)
     if fitted is keep and not lines_only:
         blocks, line = _without_offsets(blocks, keep, line, order)
     error = line.gain_error / abs(line.gain or 1e-30)
-    found = Finding(line.gain, line.zero, error, curve_points(line, sample.base), sample.lowest)
+    found = Finding(line.gain, line.zero, error, line.points(sample.base), sample.lowest)
     found.correlation = correlation(ratio)
     _slope(found, sample, blocks, fitted, line)
     if found.gain > 0 and not found.refusal:
@@ -90,7 +95,7 @@ def measure(sample: Sample, sites: list[BlockStatistics]) -> Finding | str:
         _contaminated(found, contamination)
         # If one step is one photon, 0 is the true dark count. Otherwise the counts are clipped at an unknown level.
         singles = abs(found.gain / (unit_of(sample) or np.inf) - 1) < _AGREES
-        if not singles and (moved or clipped.mean() > 0.5 * keep.mean()):
+        if clipped and not singles:
             found.doubt(
                 f"the counts are clipped at {sample.lowest:g}, where much of the read noise is lost, or transformed: "
                 f"record with a pedestal, or {WAY_OUT}"
@@ -115,26 +120,26 @@ def _along_lines(ratio: dict[str, float], margin: float) -> bool:
     return ratio["fine 1"] / ratio["fine 4"] - 1 > max(0.5 * expected, margin)
 
 
-def _unclipped(sample: Sample, blocks: Pool, keep: Mask, line: Line, order: str) -> tuple[Mask, Line, Mask, bool]:
-    """Return the blocks not clipped at 0, their line, any clipped blocks kept, and whether the line needs a prior.
+def _unclipped(sample: Sample, blocks: Pool, keep: Mask, line: Line, order: str) -> tuple[Mask, Line, bool]:
+    """Return the blocks not clipped at 0, their line, and whether clipping matters to it.
 
-    The prior: dark pixels sit at the count where the converter clips, so the zero level is expected there.
+    It does if most blocks are clipped, or if the line needs a prior: dark pixels sit at the count where the converter
+    clips, so the zero level is expected there.
     """
-    nothing = np.zeros_like(keep)
     if sample.lowest != 0:
-        return keep, line, nothing, False
+        return keep, line, False
     allowed = unsaturated(blocks)
     clipped = marked(blocks.dark, blocks, allowed, DARK)
     if not clipped[keep].any():
-        return keep, line, nothing, False
+        return keep, line, False
     # Noise measured across lines makes no claim about photons, so use as many blocks as possible.
     for chosen in (keep,) if order == "fine 2" else (allowed, keep):
         bright = fit_line(blocks, chosen & ~clipped, order, dark=-sample.base)
         if bright is not None and 0 < bright.gain_error < _LARGEST_ERROR * bright.gain:
             alone = fit_line(blocks, chosen & ~clipped, order)
             agrees = alone is not None and abs(alone.gain / bright.gain - 1) < _AGREES
-            return chosen & ~clipped, bright, nothing, not agrees
-    return keep, line, clipped & keep, False
+            return chosen & ~clipped, bright, not agrees
+    return keep, line, bool((clipped & keep).sum() > 0.5 * keep.sum())
 
 
 def _without_offsets(blocks: Pool, keep: Mask, line: Line, order: str) -> tuple[Pool, Line]:
@@ -231,7 +236,7 @@ def _shape_doubts(found: Finding, sample: Sample, blocks: Pool, keep: Mask, line
     two_levels = found.gain == sample.highest - sample.lowest  # the variance is m (1 - m), a curve
     if abs(line.bend) > _BEND and abs(line.bend) > _SIGNIFICANT * line.bend_error and not two_levels:
         found.doubt(
-            f"variance against mean is no straight line, its slope changes by {100 * line.bend:+.0f} % over the "
+            f"variance against mean is not a straight line, its slope changes by {100 * line.bend:+.0f} % over the "
             f"field of view: the values were squared, compressed or otherwise transformed, or sharp structure moves; "
             f"calibrate the raw counts"
         )
@@ -266,14 +271,14 @@ def _evenness_doubts(
     if found.time_spread > TIME_SPREAD:
         found.doubt(
             f"the noise at equal brightness changes by {100 * found.time_spread:.0f} % (rms) over time, as with the "
-            f"detector's voltage, and its lower envelope is used: store what was recorded with one setting apart"
+            f"detector's voltage, and its lower envelope is used: store the frames of each setting separately"
         )
     fine = "down 4" if order == "down 2" else "fine 4"
     found.region_spread, contrast = region_spread(blocks, sites, unsaturated(blocks), line, fine)
     if found.region_spread > REGION_SPREAD and contrast > REGION_RATIO:
         found.doubt(
             f"the noise at equal brightness differs over the field of view by a factor of {contrast:.1f}, as with two "
-            f"detectors, or where sharp structure moves, and its lower envelope is used: store such fields apart"
+            f"detectors, or where sharp structure moves, and its lower envelope is used: store such fields separately"
         )
 
 
@@ -283,8 +288,8 @@ def _whiteness_doubts(found: Finding, ratio: dict[str, float], margin: float, li
     if lines_only:
         found.doubt(
             f"the noise is not independent from pixel to pixel along the scan lines (correlation "
-            f"{found.correlation[0]:.2f}), as an amplifier's bandwidth makes it: it was measured across lines, and "
-            f"photons a pixel are uncertain"
+            f"{found.correlation[0]:.2f}), as an amplifier of limited bandwidth makes it: it was measured across "
+            f"lines, and photons per pixel are uncertain"
         )
     elif not (abs(fine) <= _SPATIAL + margin and abs(coarse) <= _COARSE + margin):
         found.doubt(

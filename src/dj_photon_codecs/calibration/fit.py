@@ -7,6 +7,7 @@ shares no noise with the block (it is an instrumental variable), which avoids bo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,7 +17,6 @@ import numpy.typing as npt
 from .._typing import AnyArray, FloatArray
 from .block_noise import BLOCK, MARGIN, BlockStatistics, box
 from .sampling import FloatImages
-from .sums import jackknife
 
 Mask = npt.NDArray[np.bool_]
 
@@ -56,6 +56,14 @@ class Line:
         typical = float((self.variance * self.count).sum() / max(self.count.sum(), 1))
         return np.maximum(self.gain * (mean - self.zero), max(_FLOOR * typical, 1e-30))
 
+    def points(self, base: float) -> tuple[tuple[float, float, float], ...]:
+        """The photon transfer curve for storage, rounded to digits beyond its noise."""
+        points = zip(self.mean + base, self.variance, self.errors, strict=True)
+        return tuple(
+            (float(f"{mean:.7g}"), float(f"{variance:.5g}"), float(f"{error:.3g}"))
+            for mean, variance, error in sorted(points, key=lambda point: float(point[0]))
+        )
+
 
 @dataclass(frozen=True)
 class Pool:
@@ -72,6 +80,23 @@ class Pool:
     run: npt.NDArray[np.int64]
     pixel: FloatArray  # one count per block
     around: FloatArray  # mean of the adjacent blocks in the other runs
+
+
+@dataclass(frozen=True)
+class SumLine:
+    """Gain [ADU per photon] and zero [ADU] with jackknife errors; ``purity`` is 1 for pure photon counts."""
+
+    gain: float
+    zero: float
+    gain_error: float
+    purity: float
+    purity_error: float
+
+
+def jackknife(left_out: Sequence[object]) -> FloatArray:
+    """Jackknife standard errors from leave-one-out estimates."""
+    values = np.array(left_out, np.float64)
+    return np.asarray(np.sqrt((len(values) - 1) / len(values) * ((values - values.mean(0)) ** 2).sum(0)))
 
 
 def pool(sites: list[BlockStatistics], frames: tuple[FloatImages, ...], *, same_run: bool) -> Pool:
@@ -128,27 +153,25 @@ def _straight(
     x, y = (mean, variance) if dark is None else (np.append(mean, dark), np.append(variance, 0.0))
     for _ in range(8):
         weights = count / expected**2
-        all_weights = weights
         if dark is not None:
-            slope = gain or float(weights @ variance / weights.sum()) / max(
-                float(weights @ mean / weights.sum()) - dark, 1e-9
-            )
-            all_weights = np.append(weights, 1 / (_PRECISION * (_DARK_ERROR * slope * slope) ** 2))
-        middle, level = float(all_weights @ x / all_weights.sum()), float(all_weights @ y / all_weights.sum())
-        spread = float(all_weights @ (x - middle) ** 2)
+            bright = max(float(weights @ mean / weights.sum()) - dark, 1e-9)
+            slope = gain or float(weights @ variance / weights.sum()) / bright
+            weights = np.append(weights, 1 / (_PRECISION * (_DARK_ERROR * slope * slope) ** 2))
+        middle, level = float(weights @ x / weights.sum()), float(weights @ y / weights.sum())
+        spread = float(weights @ (x - middle) ** 2)
         if not spread > 0:
             return 0.0, middle, 0.0
-        gain = float(all_weights @ ((x - middle) * (y - level))) / spread
+        gain = float(weights @ ((x - middle) * (y - level))) / spread
         expected = np.maximum(level + gain * (mean - middle), _FLOOR * typical)
     if gain == 0:
         return 0.0, middle, 0.0
-    scale = np.sqrt(spread / all_weights.sum())
+    scale = np.sqrt(spread / weights.sum())
     x = (mean - middle) / scale
-    design = np.stack([np.ones_like(x), x, x**2], axis=1)
-    solution = np.linalg.lstsq(design * np.sqrt(weights)[:, None], variance * np.sqrt(weights), rcond=None)[0]
+    design, root = np.stack([np.ones_like(x), x, x**2], axis=1), np.sqrt(weights[: len(x)])
+    solution = np.linalg.lstsq(design * root[:, None], variance * root, rcond=None)[0]
     cumulative = np.cumsum(count) / count.sum()
-    dark, bright = x[np.searchsorted(cumulative, 0.1)], x[min(np.searchsorted(cumulative, 0.9), len(x) - 1)]
-    bend = 2 * solution[2] * (bright - dark) / (gain * scale)
+    low, high = x[np.searchsorted(cumulative, 0.1)], x[min(np.searchsorted(cumulative, 0.9), len(x) - 1)]
+    bend = 2 * solution[2] * (high - low) / (gain * scale)
     return gain, middle - level / gain, float(bend)
 
 
@@ -252,10 +275,39 @@ def unsaturated(blocks: Pool) -> Mask:
     return blocks.usable & ~marked(blocks.saturated, blocks, blocks.usable, SATURATED)
 
 
-def curve_points(line: Line, base: float) -> tuple[tuple[float, float, float], ...]:
-    """The photon transfer curve for storage, rounded to digits beyond its noise."""
-    points = zip(line.mean + base, line.variance, line.errors, strict=True)
-    rounded = [
-        (float(f"{mean:.7g}"), float(f"{variance:.5g}"), float(f"{error:.3g}")) for mean, variance, error in points
-    ]
-    return tuple(rounded[i] for i in np.argsort(line.mean))
+def _sum_line(moments: FloatArray) -> FloatArray:
+    """(gain, zero, purity) from the sums of 1, s, s^2, d^2, d^2 s, d^4."""
+    _, s, s2, d2, d2s, d4 = moments / moments[0]
+    spread = s2 - s**2
+    if spread <= 0 or d2 <= 0 or d2s == d2 * s:
+        return np.full(3, np.nan)
+    gain = (d2s - d2 * s) / spread
+    twice_zero = s - d2 / gain
+    centred = s2 - 2 * twice_zero * s + twice_zero**2
+    return np.array([gain, twice_zero / 2, 3 - (3 * gain**2 * centred - d4) / (d2 * gain**2)])
+
+
+def fit_sums(sites: tuple[FloatImages, ...]) -> SumLine:
+    """Fit the gain to pairs of frames, for movies without contrast; the jackknife leaves out bands of rows.
+
+    If all pixels are equally bright, variance and mean give one point and no line. Pure photon counts still give a
+    line, pixel by pixel: given the sum s of two frames, their difference d has E[d^2 | s] = g (s - 2 z) and
+    E[d^4 | s] = 3 g^2 (s - 2 z)^2 - 2 g^3 (s - 2 z) (binomial law). The second identity tests whether the first
+    applies: read noise, excess noise and clipping break it.
+    """
+    bands = 16
+    moments = np.zeros((bands, 6))
+    for site in sites:
+        band = np.arange(site.shape[2]) * bands // site.shape[2]
+        for run in site:
+            for first, second in ((run[0], run[1]), (run[2], run[3])):
+                x, y = (first + second).astype(np.float64), (second - first).astype(np.float64)
+                y *= y
+                ones = np.full(len(x), float(x.shape[1]))
+                squares, mixed, fourth = (np.einsum("rc,rc->r", a, b) for a, b in ((x, x), (y, x), (y, y)))
+                np.add.at(moments, band, np.stack([ones, x.sum(1), squares, y.sum(1), mixed, fourth], axis=1))
+    moments = moments[moments[:, 0] > 0]
+    whole = moments.sum(0)
+    gain, zero, purity = _sum_line(whole)
+    gain_error, _, purity_error = jackknife([_sum_line(whole - band) for band in moments])
+    return SumLine(gain, zero, float(gain_error), purity, float(purity_error))

@@ -61,12 +61,13 @@ def run_starts(length: int, pixels: int, most: int = MAX_RUNS) -> list[int]:
     return [i * (length - RUN) // (runs - 1) for i in range(runs)]
 
 
-def draw(source: Source, pixels: int = MAX_PIXELS, runs: int = MAX_RUNS) -> Sample:
+def draw(source: Source, pixels: int = MAX_PIXELS, runs: int = MAX_RUNS, first: int = 0, period: int = 1) -> Sample:
     """Sample at most ``runs`` runs and ``pixels`` pixels per frame of a movie of at least ``RUN`` frames.
 
-    Only these frames are read, one run at a time. Exceptions of :meth:`Source.read` are passed on.
+    Only these frames are read, one run at a time. ``first`` and ``period`` select one of several interleaved channels.
     """
     length, *planes, height, width = source.shape
+    length = len(range(first, length, period))
     n_planes = int(np.prod(planes, dtype=np.int64))
     chosen = np.unique(np.linspace(0, n_planes - 1, min(MAX_PLANES, n_planes)).round().astype(np.int64))
     windows = _windows(height, width, pixels // len(chosen))
@@ -78,7 +79,8 @@ def draw(source: Source, pixels: int = MAX_PIXELS, runs: int = MAX_RUNS) -> Samp
     low, high, total, squares, n = np.inf, -np.inf, 0.0, 0.0, 0
     places: list[list[FloatImages]] = [[] for _ in range(len(chosen) * len(windows))]
     for start in starts:
-        frames = source.read(start, start + RUN).reshape(RUN, n_planes, height, width)
+        begin, end = first + period * start, first + period * (start + RUN - 1) + 1
+        frames = source.read(begin, end)[::period].reshape(RUN, n_planes, height, width)
         for i, (plane, (y, x)) in enumerate((p, w) for p in chosen for w in windows):
             counts = frames[:, plane, y, x]
             if source.dtype.kind == "f":

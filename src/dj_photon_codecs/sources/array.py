@@ -114,7 +114,7 @@ def check_unmasked(counts: object) -> None:
         if isinstance(counts, np.ma.MaskedArray):
             masked = f"a masked array with {int(np.ma.getmaskarray(counts).sum())} of {counts.size} values masked"
         raise InvalidMovieError(
-            f"a photon movie holds counts alone, got {masked}: masks are not stored. Fill the masked values with "
+            f"a photon movie holds only counts, got {masked}: masks are not stored. Fill the masked values with "
             f"{'dask.array.ma.filled(movie, value)' if lazily else 'movie.filled(value)'}, crop them, or store the "
             "mask in a separate column beside movie.data"
         )

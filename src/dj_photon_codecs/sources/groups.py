@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise, product
-from typing import Any
+from typing import Any, NamedTuple
 
 from .messages import runs
 
@@ -36,8 +36,7 @@ _COUNTER_DIGITS = 7  # longer numbers are dates, times or serial numbers, where 
 Coordinate = int | str | tuple[int, ...]
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """Position of a file in its recording; 0 on axes absent from the names, slowest time counter first."""
 
     position: int = 0
@@ -47,7 +46,7 @@ class Place:
 
     def on(self, axis: str) -> Coordinate:
         """Coordinate on the axis with this letter."""
-        return {"P": self.position, "C": self.channel, "Z": self.plane, "T": self.time}[axis]
+        return self["PCZT".index(axis)]
 
 
 @dataclass(frozen=True)
@@ -83,9 +82,7 @@ class Group:
                 where = f" in cycle {outer[-1]}" if outer and len(by_outer) > 1 else ""
                 found += [f"number {gaps}{where}"] if gaps else []
         if self.axes and not found:
-            whole = set(product(*(self.coordinates(axis) for axis in "PCZT")))
-            here = {(place.position, place.channel, place.plane, place.time) for place in self.files}
-            holes = sorted(whole - here, key=str)
+            holes = sorted(set(product(*map(self.coordinates, "PCZT"))) - set(self.files), key=str)
             found += [*map(self._named, holes[:5]), *([f"and {len(holes) - 5} more"] if len(holes) > 5 else [])]
         return found
 
@@ -222,8 +219,8 @@ def _volumes(group: Group) -> Group:
     files = {Place(p.position, p.channel, p.time[1], p.time[:1]): name for p, name in group.files.items()}
     doubt = (
         f"{group.stem}: no XML file says whether the {len(by_cycle) + 1} cycles of {max(counts)} images are volumes or "
-        "follow each other in time; they are taken as volumes, (time, plane, height, width). If they follow each "
-        'other, pass axes="TYX"'
+        "time series; they are taken as volumes, (time, plane, height, width). If they are time series, pass "
+        'axes="TYX"'
     )
     return Group(group.stem, files, (doubt,))
 

@@ -148,13 +148,13 @@ def _axes(dataset: Any, where: str) -> str:
     if letters is not None and understood(letters):
         return letters
     if letters is not None:
-        warn_of_names(where, named, "Otherwise say axes=")
+        warn_of_names(where, named, "Otherwise pass axes=")
     if _neurodata_type(dataset.parent) and dataset.ndim in (3, 4):
         return _NWB_AXES[: dataset.ndim]
     if "MATLAB_class" in dataset.attrs:
         raise SourceError(
             f"{where} was written by MATLAB, which reverses the order of axes: (height, width, time) in MATLAB is "
-            f'{dataset.shape} in the file. Say so with axes="TXY", or give other axes'
+            f'{dataset.shape} in the file. Pass axes="TXY", or other axes'
         )
     return given_axes(None, dataset.shape, where)
 

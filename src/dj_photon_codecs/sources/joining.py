@@ -31,14 +31,15 @@ def joined(group: Group, options: Options, open_one: Callable[[str], Stack]) -> 
             if axis == "C":
                 channels = (label if isinstance(label, str) else f"Ch{label}",)
     stacks: list[Stack] = []
-    with ExitStack() as on_error:
+    with ExitStack() as opened:
         for names in _files_by_plane(replace(group, files=files)):
             stacks.append(concatenated(names, open_one, bool(options.skip_damaged)))
-            on_error.callback(stacks[-1].close)
+            opened.callback(stacks[-1].close)
         stack = stacks[0] if len(stacks) == 1 else _side_by_side(stacks)
-        on_error.pop_all()
+        close = opened.pop_all().close
     return replace(
         stack,
+        close=close,
         chosen=stack.chosen + chosen,
         metadata=replace(stack.metadata, channels=channels or stack.metadata.channels),
     )
@@ -85,13 +86,9 @@ def _side_by_side(stacks: Sequence[Stack]) -> Stack:
         inner = index[:plane] + index[plane + 1 :]
         return np.stack([stack.read(inner) for stack in stacks[index[plane]]], axis=plane)
 
-    def close() -> None:
-        for stack in stacks:
-            stack.close()
-
     axes = f"{first.axes[:plane]}Z{first.axes[plane:]}"
     shape = (*first.shape[:plane], len(stacks), *first.shape[plane:])
-    return replace(first, axes=axes, shape=shape, read=read, close=close)
+    return replace(first, axes=axes, shape=shape, read=read)
 
 
 def concatenated(names: Sequence[str], open_one: Callable[[str], Stack], skip_damaged: bool = False) -> Stack:
@@ -165,11 +162,11 @@ def _check_alike(first: Stack, stack: Stack, time: int) -> None:
     """Raise if two files differ in axes, frame shape or dtype."""
 
     def kind(one: Stack) -> tuple[Any, ...]:
-        return one.axes, one.shape[:time], one.shape[time + 1 :], one.dtype
+        return one.axes, one.shape[:time], one.shape[time + 1 :], one.dtype.newbyteorder("=")
 
     if kind(stack) != kind(first):
         held, expected = (f"{one.dtype} with axes {one.axes} of shape {one.shape}" for one in (stack, first))
         raise SourceError(
-            f"{stack.where} holds {held}, and {first.where} holds {expected}: the files of one recording have "
-            "frames of one kind; leave the others out with pattern=, a glob over file names"
+            f"{stack.where} holds {held}, and {first.where} holds {expected}: all frames of a "
+            "recording must be alike; leave the others out with pattern=, a glob over file names"
         )

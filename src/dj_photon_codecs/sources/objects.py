@@ -27,7 +27,7 @@ def as_array(value: Any) -> tuple[Any, Json]:
         return _Extracted(value), Metadata(inverse(value.get_sampling_frequency())).document()
     if isinstance(value, Iterator):
         raise MovieTypeError(
-            f"a {type(value).__name__} gives its frames once, and a movie is read more often than that. Store it frame "
+            f"a {type(value).__name__} yields its frames only once, and a movie is read several times. Store it frame "
             "by frame: with PhotonWriter(path) as writer: for frame in frames: writer.append(frame)"
         )
     if isinstance(value, list | tuple) and value and all(getattr(one, "ndim", 0) >= 2 for one in value):
@@ -68,7 +68,7 @@ def _stacked(frames: Sequence[Any]) -> AnyArray:
     if first.ndim == 2:
         return np.stack([np.asarray(frame) for frame in frames])
     raise InvalidMovieError(
-        f"a list of {len(frames)} arrays of shape {first.shape} may be runs of frames or volumes: say which, with "
+        f"a list of {len(frames)} arrays of shape {first.shape} may be runs of frames or volumes: join them with "
         "numpy.concatenate(arrays) for runs of frames, numpy.stack(arrays) for volumes"
     )
 

@@ -31,7 +31,8 @@ def companion(document: str, name: Path) -> Path | None:
     path = name.with_name(Path(match[1]).name)
     if not path.is_file():
         raise SourceError(
-            f"{name} is described by {match[1]}, which is not beside it: copy it there. It says which frames these are"
+            f"{name} is described by {match[1]}, which is missing from its folder: copy it there. "
+            "It says which frames these are"
         )
     return path
 
@@ -54,19 +55,20 @@ def files_of_set(document: str, name: Path) -> list[str]:
     missing = [path.name for path in paths if not path.is_file()]
     if missing:
         raise SourceError(
-            f"{name} describes a recording in {len(paths)} files, and {len(missing)} of them are not beside it: "
-            f"{listed(missing)}. Copy them there; to open only the others, pass them as a list with axes="
+            f"{name} describes a recording in {len(paths)} files, and {len(missing)} of them are missing from its "
+            f"folder: {listed(missing)}. Copy them there; to open only the others, pass them as a list with axes="
         )
     return [str(path) for path in paths]
 
 
-def metadata(document: str, image: int = 0) -> Metadata:
-    """Metadata of one image of an OME document; empty if the document is not XML."""
+def metadata(document: str, position: int) -> Metadata:
+    """Metadata of the image at a position, or of the only image; empty if the document is not XML."""
     with suppress(SourceError):
         images = list(_parsed(document, "").iter("Image"))
-        pixels = images[image].find("Pixels") if image < len(images) else None
-        if pixels is not None:
-            return _of_image(images[image], pixels)
+        image = images[position if position < len(images) > 1 else 0] if images else None
+        pixels = None if image is None else image.find("Pixels")
+        if image is not None and pixels is not None:
+            return _of_image(image, pixels)
     return Metadata()
 
 

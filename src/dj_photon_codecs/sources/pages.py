@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import struct
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,11 +21,18 @@ import numpy as np
 from .._typing import AnyArray
 from ..errors import SourceError
 from .raw import mapped
-from .stack import DamagedFile, Index, Options, Stack, errors_named, gathered, one_of
+from .stack import DamagedFile, Index, Options, Stack, errors_named, image_reader, one_of
 
 _QUIET: ContextVar[bool] = ContextVar("_QUIET", default=False)
 #: Remedy for metadata that does not match the pages.
 SAY_SHAPE = 'as in shape=(-1, channels, height, width) with axes="TCYX"'
+
+_WIDTH, _HEIGHT, _BITS, _COMPRESSION = 256, 257, 258, 259
+_OFFSETS, _SAMPLES, _COUNTS, _PREDICTOR, _TILES, _FORMAT = 273, 277, 279, 317, 322, 339
+_KNOWN = {_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _OFFSETS, _SAMPLES, _COUNTS, _PREDICTOR, _FORMAT}
+_ORDERS = {b"II": "<", b"MM": ">"}
+_TYPES = {3: "H", 4: "I", 16: "Q"}
+_HEAD = 4096  # bytes read first; they contain the header and tags of most files
 
 
 @contextmanager
@@ -47,7 +56,7 @@ def _speaks(_: logging.LogRecord) -> bool:
 def all_pages(file: Any, name: str) -> Stack:
     """All pages of a file, in order, along axis "T"."""
     count, first = _checked_length(file, name), file.pages[0]
-    read = _read_images(lambda number: file.pages[number], np.arange(count), first.shape, first.dtype, name)
+    read = image_reader(partial(_image, file.pages, first, name), np.arange(count))
     axes = "T" + first.axes.replace("S", "C")
     return Stack(name, axes, (count, *first.shape), first.dtype, read, file.close)
 
@@ -73,7 +82,7 @@ def series_of(file: Any, name: str, options: Options) -> Stack:
     if not any(one.is_multifile for one in file.series) and described < len(file.pages):
         raise SourceError(
             f"{name} holds {len(file.pages)} images, and its metadata ({series.kind}) describes {described} of them: "
-            f"its writer miscounted channels, planes or frames. Say how its pages follow each other, {SAY_SHAPE}"
+            f"its writer miscounted channels, planes or frames. Give the order of its pages, {SAY_SHAPE}"
         )
     axes, shape = _axes_of(file, number)
     image = series.keyframe
@@ -92,14 +101,7 @@ def series_of(file: Any, name: str, options: Options) -> Stack:
         return replace(stack, close=file.close, chosen=chosen)
     if len(series) != math.prod(leading):
         raise _truncated(name, f"{len(series)} of {math.prod(leading)} images are there")
-
-    def page(number: int) -> Any:
-        found = series[number]
-        if found is None:
-            raise SourceError(f"{name} is one of several files, and the one with image {number} is missing")
-        return found
-
-    read = _read_images(page, np.arange(len(series)).reshape(leading), image.shape, series.dtype, name)
+    read = image_reader(partial(_image, series, image, name), np.arange(len(series)).reshape(leading))
     return Stack(name, axes, shape, series.dtype, read, file.close, chosen=chosen)
 
 
@@ -116,8 +118,8 @@ def _check_imagej(file: Any, name: str) -> None:
         parts = " x ".join(f"{header[what]} {what}" for what in ("frames", "slices", "channels") if what in header)
         raise DamagedFile(
             f"{name} holds {there} images, and its ImageJ header says {promised}{f' ({parts})' if parts else ''}: it "
-            "was cut off, or other software changed its pages. Copy it again; if it is complete, say how its pages "
-            f"follow each other, {SAY_SHAPE}"
+            "was cut off, or other software changed its pages. Copy it again; if it is complete, give the order of "
+            f"its pages, {SAY_SHAPE}"
         )
 
 
@@ -133,52 +135,37 @@ def _axes_of(file: Any, number: int) -> tuple[str, tuple[int, ...]]:
     return "".join(letter for letter, _ in wanted), tuple(length for _, length in wanted)
 
 
-def _read_images(
-    page: Callable[[int], Any], numbers: AnyArray, shape: tuple[int, ...], dtype: Any, name: str
-) -> Callable[[Index], AnyArray]:
-    """Return a ``read`` function for an array of page numbers."""
-
-    def read(index: Index) -> AnyArray:
-        chosen, inside = numbers[index[: numbers.ndim]], index[numbers.ndim :]
-        with quiet():
-            images = (_image(page(number), shape, dtype, name, number)[inside] for number in chosen.ravel().tolist())
-            return gathered(images, chosen.shape)
-
-    return read
-
-
-def _image(page: Any, shape: tuple[int, ...], dtype: Any, name: str, number: int) -> AnyArray:
+def _image(pages: Any, first: Any, name: str, number: int) -> AnyArray:
     """Decode a page; raise if its shape or dtype differs from the first."""
-    if page.shape != shape or page.dtype != dtype:
-        raise SourceError(
-            f"{name}: page {number} holds {page.dtype} of shape {page.shape}, and the first {dtype} of shape {shape}: "
-            "it is not a frame of this movie"
-        )
-    size = page.parent.filehandle.size
-    end = max(offset + count for offset, count in zip(page.dataoffsets, page.databytecounts, strict=True))
-    if end > size:
-        raise _truncated(name, f"page {number} would end at byte {end} of {size}")
-    with errors_named(f"{name}: page {number} cannot be decoded"), _reopened(page.parent.filehandle):
-        return np.asarray(page.asarray())
+    with quiet(), ExitStack() as opened:
+        page = pages[number]
+        if page is None:
+            raise SourceError(f"{name} is one of several files, and the one with image {number} is missing")
+        if (page.shape, page.dtype) != (first.shape, first.dtype):
+            raise SourceError(
+                f"{name}: page {number} holds {page.dtype} of shape {page.shape}, and the first {first.dtype} of shape "
+                f"{first.shape}: it is not a frame of this movie"
+            )
+        handle = page.parent.filehandle
+        end = _end(page)
+        if end > handle.size:
+            raise _truncated(name, f"page {number} would end at byte {end} of {handle.size}")
+        with errors_named(f"{name}: page {number} cannot be decoded"):
+            if handle.closed:  # tifffile closes all files of an OME set but the first
+                handle.open()
+                opened.callback(handle.close)
+            return np.asarray(page.asarray())
 
 
-@contextmanager
-def _reopened(handle: Any) -> Iterator[None]:
-    """Reopen a file of an OME set for reading; tifffile closes all but the first."""
-    closed = handle.closed
-    if closed:
-        handle.open()
-    try:
-        yield
-    finally:
-        if closed:
-            handle.close()
+def _end(page: Any) -> int:
+    """Last byte of the counts of a page."""
+    return max((start + size for start, size in zip(page.dataoffsets, page.databytecounts, strict=True)), default=0)
 
 
 def _checked_length(file: Any, name: str) -> int:
     """Number of pages; raise if the file is truncated, because tifffile silently counts only the pages it can reach."""
     count = len(file.pages)
-    if not count:
+    if not count or not file.pages[0].shape:
         raise DamagedFile(f"{name} holds no image")
     tiff, handle, last = file.tiff, file.filehandle, file.pages[count - 1]
     handle.seek(last.offset)
@@ -188,8 +175,7 @@ def _checked_length(file: Any, name: str) -> int:
         [following] = struct.unpack(tiff.offsetformat, handle.read(tiff.offsetsize))
     except struct.error:
         following = handle.size
-    end = max((offset + size for offset, size in zip(last.dataoffsets, last.databytecounts, strict=True)), default=0)
-    if following or end > handle.size:
+    if following or _end(last) > handle.size:
         raise _truncated(name, f"after page {count - 1} of {handle.size} bytes in all")
     return count
 
@@ -199,3 +185,67 @@ def _truncated(name: str, what: str) -> DamagedFile:
         f"{name} is truncated ({what}): the acquisition was aborted, or the copy is not complete. Copy it again, or "
         "insert the frames that are there as an array, tifffile.imread(path, key=range(frames))"
     )
+
+
+def single_page(name: str) -> Stack | None:
+    """Open a file as one frame; None if it has more pages, or its counts are not contiguous and uncompressed.
+
+    tifffile is slow at opening 1,500 files of one frame.
+    """
+    with open(name, "rb", buffering=0) as file:
+        size, head = os.fstat(file.fileno()).st_size, file.read(_HEAD)
+
+        def at(offset: int, form: str) -> tuple[Any, ...]:
+            if offset + struct.calcsize(form) <= len(head):
+                return struct.unpack_from(form, head, offset)
+            file.seek(offset)
+            return struct.unpack(form, file.read(struct.calcsize(form)))
+
+        try:
+            order = _ORDERS[head[:2]]
+            big = at(2, f"{order}H") == (43,)
+            first, pointer, counter = (8, "Q", "Q") if big else (4, "I", "H")
+            entry = struct.Struct(f"{order}HH{pointer}{first}s")  # tag, type, number of values, values or their place
+            [offset] = at(first, order + pointer)
+            [count] = at(offset, order + counter)
+            if count > 500:
+                return None
+            entries, following = at(offset + struct.calcsize(order + counter), f"{order}{count * entry.size}s{pointer}")
+            if following:  # another page
+                return None
+            tags: dict[int, tuple[int, ...]] = {}
+            for tag, kind, number, value in entry.iter_unpack(entries):
+                if tag == _TILES:
+                    return None
+                if tag in _KNOWN and kind in _TYPES and number <= size:
+                    form = f"{order}{number}{_TYPES[kind]}"
+                    inline = struct.calcsize(form) <= len(value)
+                    [place] = struct.unpack(order + pointer, value)
+                    tags[tag] = struct.unpack_from(form, value) if inline else at(place, form)
+            return _frame(name, tags, order, size)
+        except (KeyError, struct.error):  # tifffile reports what is wrong
+            return None
+
+
+def _frame(name: str, tags: dict[int, tuple[int, ...]], order: str, size: int) -> Stack | None:
+    """Build the frame from its tags; None if it does not hold plain counts."""
+    [bits], [form] = tags[_BITS][:1], tags.get(_FORMAT, (1,))[:1]
+    plain = tags.get(_COMPRESSION, (1,)) == (1,) == tags.get(_SAMPLES, (1,)) and tags.get(_PREDICTOR, (1,)) == (1,)
+    if not plain or bits not in (8, 16, 32) or form not in (1, 2, 3) or (form == 3 and bits != 32):
+        return None
+    dtype = np.dtype(f"{order}{'uif'[form - 1]}{bits // 8}")
+    offsets, lengths, shape = tags[_OFFSETS], tags[_COUNTS], (1, tags[_HEIGHT][0], tags[_WIDTH][0])
+    beside = all(o + n == following for o, n, following in zip(offsets, lengths, offsets[1:], strict=False))
+    pixels, end = math.prod(shape), offsets[0] + sum(lengths)
+    if not beside or sum(lengths) != pixels * dtype.itemsize:
+        return None
+    if end > size:
+        raise DamagedFile(f"{name} is truncated: its frame would end at byte {end} of {size}")
+
+    def read(index: Index) -> AnyArray:
+        counts = np.fromfile(name, dtype, pixels, offset=offsets[0])
+        if counts.size < pixels:
+            raise DamagedFile(f"{name} is truncated: it became shorter after it was opened")
+        return counts.reshape(shape)[index]
+
+    return Stack(name, "TYX", shape, dtype, read)

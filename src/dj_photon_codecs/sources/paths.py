@@ -6,7 +6,7 @@ import fnmatch
 import glob
 import os
 import stat
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -27,6 +27,11 @@ class Found:
     where: str  # as named in errors
     in_order: bool = False  # the caller listed the files, so their order counts
     pattern: str | None = None  # glob that selected them; the stem of a recording selects only it
+
+    def __post_init__(self) -> None:
+        if self.format.single and len(self.names) > 1:
+            names = listed(sorted(self.names, key=natural))
+            raise ChoiceNeeded(f"{self.where} holds several movies: {names}; open one of them", "path", self.names)
 
     def group(self, axes: str | None = None) -> Group:
         """Group the files into one recording; if the caller's ``axes`` lack Z, doubtful planes become time points."""
@@ -56,7 +61,7 @@ class Found:
         if not self.in_order:
             raise ChoiceNeeded(
                 f"{self.where} holds {len(groups)} recordings by the names of their files: {counts}. Open one of "
-                f"them, open_source(path, pattern={groups[0].stem!r}); if the files follow each other in time, pass "
+                f"them, open_source(path, pattern={groups[0].stem!r}); if the files are consecutive in time, pass "
                 "them as a list in their order",
                 "pattern",
                 [group.stem for group in groups],
@@ -143,7 +148,7 @@ def _in_folder(folder: Path, headerless: bool, pattern: str | None) -> Found:
             return Found(one, [where], where)
         names = [str(folder / name) for name in SUITE2P if (folder / name).is_file()]
         if names:
-            return _one_movie(Found(one, names, where))
+            return Found(one, names, where)
     planes = {str(mark.parent) for name in ("ops", "db") for mark in folder.glob(f"plane*/{name}.npy")}
     if planes:
         raise SourceError(
@@ -159,48 +164,39 @@ def _in_folder(folder: Path, headerless: bool, pattern: str | None) -> Found:
                 f"pattern={pattern!r} matches none of the {len(files)} files in {folder}: "
                 f"{listed(sorted(map(os.path.basename, files), key=natural))}"
             )
-    if headerless:
-        return _of_one_format(names, where, headerless)
-    formats = {name: format_of(name) for name in names}
-    suffixes = {Path(name).suffix.lower() for name, found in formats.items() if found is not None}
-    movies = [
-        name
-        for name, found in formats.items()
-        if found is not None or (Path(name).suffix.lower() in suffixes and is_blank(name))
-    ]
-    if not movies:
-        inside = sorted((entry.name for entry in folder.iterdir() if entry.is_dir()), key=natural)
-        hint = f". It holds folders, {listed(inside)}: open one of them" if inside else ""
-        raise SourceError(f"the folder {folder} holds no movie; formats that can be read: {KINDS}{hint}")
-    return replace(_of_one_format(movies, where, headerless, formats=formats), pattern=pattern)
+    return replace(_of_one_format(names, where, headerless, folder=folder), pattern=pattern)
 
 
 def _of_one_format(
-    names: list[str],
-    where: str,
-    headerless: bool,
-    in_order: bool = False,
-    formats: Mapping[str, Format | None] | None = None,
+    names: list[str], where: str, headerless: bool, in_order: bool = False, folder: Path | None = None
 ) -> Found:
-    """Check that files have one format; pass ``formats`` if they are already known to be regular files."""
-    if formats is None:
-        for name in names:
-            _check_regular(name)
+    """Check that files have one format; those from a ``folder`` may include files of no known format."""
+    for name in names:
+        _check_regular(name)
     if headerless:
         if not names:
             raise SourceError(f"{where} holds no file")
         return Found(BY_NAME["headerless"], names, where, in_order)
-    formats = {name: format_of(name) if formats is None else formats[name] for name in names}
-    known = {found.name for found in formats.values() if found is not None}
-    for name, found in formats.items():
-        if found is None and not (known and len(names) > 1 and is_blank(name)):
+    formats = {name: format_of(name) for name in names}
+    suffixes = {Path(name).suffix.lower() for name, found in formats.items() if found is not None}
+    for name in [name for name, found in formats.items() if found is None]:
+        alike = bool(suffixes) if folder is None else Path(name).suffix.lower() in suffixes
+        if alike and is_blank(name):  # a damaged file of this recording
+            continue
+        if folder is None:
             raise SourceError(
                 f"{name} ({os.path.getsize(name)} bytes): unrecognised format; supported are {KINDS}. A binary without "
                 "a header opens with open_source(path, shape=(-1, height, width), dtype=...)"
             )
+        del formats[name]
+    if folder is not None and not formats:
+        inside = sorted((entry.name for entry in folder.iterdir() if entry.is_dir()), key=natural)
+        hint = f". It holds folders, {listed(inside)}: open one of them" if inside else ""
+        raise SourceError(f"the folder {folder} holds no movie; formats that can be read: {KINDS}{hint}")
+    known = {found.name for found in formats.values() if found is not None}
     if "OME-XML" in known and known <= {"OME-XML", "TIFF"}:  # the companion file describes the others
         known = {"OME-XML"}
-        names = [name for name, found in formats.items() if found is not None and found.name == "OME-XML"]
+        formats = {name: found for name, found in formats.items() if found == BY_NAME["OME-XML"]}
     if len(known) > 1:
         of_kind = [[os.path.basename(n) for n, one in formats.items() if one and one.name == kind] for kind in known]
         raise ChoiceNeeded(
@@ -209,15 +205,7 @@ def _of_one_format(
             "pattern",
             sorted(group.stem for names in of_kind for group in grouped(names)),
         )
-    return _one_movie(Found(BY_NAME[known.pop()], names, where, in_order))
-
-
-def _one_movie(found: Found) -> Found:
-    """Raise for several files of a format with one file per movie."""
-    if found.format.single and len(found.names) > 1:
-        names = listed(sorted(found.names, key=natural))
-        raise ChoiceNeeded(f"{found.where} holds several movies: {names}; open one of them", "path", found.names)
-    return found
+    return Found(BY_NAME[known.pop()], list(formats), where, in_order)
 
 
 def _check_regular(name: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections import defaultdict
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from functools import lru_cache
 from itertools import pairwise
@@ -104,8 +104,8 @@ def _session(found: Found) -> _Session | None:
 @lru_cache(maxsize=4)
 def _parsed(path: str, _: int) -> _Session:
     """Parse an XML file incrementally, because a long recording has hundreds of megabytes of it."""
-    session, frames, kinds = _Session(), [], set()
-    cycle, upward = 0, False
+    session, images, kinds = _Session(), [], set()
+    cycle, upward, deepest = 0, False, 0
     try:
         for event, element in ElementTree.iterparse(path, ("start", "end")):
             if event == "start" and element.tag == "PVScan":
@@ -116,9 +116,14 @@ def _parsed(path: str, _: int) -> _Session:
                 upward = element.get("bidirectionalZ") == "True" and cycle % 2 == 0
                 kinds.add("ZSeries" in element.get("type", ""))
             elif event == "end" and element.tag == "Frame":
-                frames.append(
-                    (cycle, int(element.get("index", 0)), upward, element.get("absoluteTime"), _files(element))
-                )
+                index = int(element.get("index", 0))
+                deepest = max(deepest, index)
+                for file in element.iter("File"):
+                    channel = int(file.get("channel", 1))
+                    name = os.path.basename(file.get("filename", "").replace("\\", "/"))
+                    if name:
+                        session.names[channel] = file.get("channelName") or f"Ch{channel}"
+                        images.append((cycle, index, upward, element.get("absoluteTime"), channel, name))
                 _keep_settings(element, session, cycle)
                 element.clear()
             elif event == "end" and element.tag == "PVStateShard":
@@ -129,34 +134,21 @@ def _parsed(path: str, _: int) -> _Session:
             "files by their names"
         ) from error
     session.volumes = kinds == {True}
-    deepest = max((index for _, index, *_ in frames), default=0)
-    for cycle, index, upward, moment, files in frames:
-        for channel, name, channel_name in files:
-            session.pages[name] += 1
-            session.names[channel] = channel_name
-            if session.pages[name] > 1:
-                continue
-            plane = (deepest + 1 - index if upward else index) if session.volumes else 0
-            time = (cycle,) if session.volumes else (cycle, index)
-            session.places[name] = Place(0, channel, plane, time)
-            if moment is not None:
-                session.times[time] = min(float(moment), session.times.get(time, float("inf")))
+    for cycle, index, upward, moment, channel, name in images:
+        session.pages[name] += 1
+        if session.pages[name] > 1:
+            continue
+        plane = (deepest + 1 - index if upward else index) if session.volumes else 0
+        time = (cycle,) if session.volumes else (cycle, index)
+        session.places[name] = Place(0, channel, plane, time)
+        if moment is not None:
+            session.times[time] = min(float(moment), session.times.get(time, float("inf")))
     _separate_positions(session)
     if session.paged_volumes:
         session.places = {
-            name: Place(place.position, place.channel, 0, (place.time[0], place.plane))
-            for name, place in session.places.items()
+            name: place._replace(plane=0, time=(place.time[0], place.plane)) for name, place in session.places.items()
         }
     return session
-
-
-def _files(frame: ElementTree.Element) -> list[tuple[int, str, str]]:
-    """Channel number, file name and channel name of each image of a frame."""
-    return [
-        (int(file.get("channel", 1)), name, file.get("channelName") or f"Ch{file.get('channel', 1)}")
-        for file in frame.iter("File")
-        if (name := os.path.basename(file.get("filename", "").replace("\\", "/")))
-    ]
 
 
 def _separate_positions(session: _Session) -> None:
@@ -167,7 +159,7 @@ def _separate_positions(session: _Session) -> None:
         return
     number = dict(zip(sorted(session.stages), turns, strict=True))
     session.places = {
-        name: replace(place, position=number.get(place.time[0], 0)) for name, place in session.places.items()
+        name: place._replace(position=number.get(place.time[0], 0)) for name, place in session.places.items()
     }
 
 

@@ -41,9 +41,8 @@ def open_files(found: Found, options: Options) -> Stack:
             f"{name} has {frames} frames, and its header says {promised:.0f}: the recording was stopped early, or the "
             "file was cut off"
         )
-    planes = (
-        max(1, np.size(info.get("otwave", []))) if int(info.get("volscan", 0) or 0) else 1
-    )  # depths of the optotune
+    depths = np.size(info.get("otwave", [])) if int(info.get("volscan", 0) or 0) else 1  # of the optotune
+    planes = max(1, depths)
     volumes = whole_volumes(name, frames, planes)
     axes, shape = ("TZYXC", (volumes, planes)) if planes > 1 else ("TYXC", (volumes,))
     stack = mapped(name, axes, np.dtype("<u2"), (*shape, lines, width, len(names)), 0)
@@ -61,9 +60,9 @@ def _info(name: Path) -> dict[str, Any]:
     path = name.with_suffix(".mat")
     if not path.is_file():
         raise SourceError(
-            f"{name} is described by {path.name}, which is not beside it: copy it there. If you know the size of its "
-            "frames, open_source(path, shape=(-1, lines, width, channels), axes='TYXC', dtype='<u2') gives its counts, "
-            "inverted"
+            f"{name} is described by {path.name}, which is missing from its folder: copy it there. If you know the "
+            "size of its frames, open_source(path, shape=(-1, lines, width, channels), axes='TYXC', dtype='<u2') gives "
+            "its counts, inverted"
         )
     scipy_io = library("scipy.io", "scanbox", "Scanbox files")
     try:

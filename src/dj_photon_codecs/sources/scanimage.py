@@ -18,6 +18,7 @@ import numpy as np
 from .._typing import AnyArray
 from ..errors import SourceError
 from .messages import runs, warn_source, whole_volumes
+from .metadata import Metadata, inverse, number
 
 _SETTING = re.compile(r"^(?:scanimage\.)?SI\.(\w+\.\w+|VERSION_MAJOR) = (.*?)\s*$", re.MULTILINE)
 _SETTING_4 = re.compile(r"^scanimage\.SI[45]\.(\w+) = (.*?)\s*$", re.MULTILINE)
@@ -38,7 +39,7 @@ _NUMBER = re.compile(r"^(?:frameNumbers|Frame Number|Frame Tag) = 0*(\d+)\s*$", 
 _FIRST_OF_ACQUISITION = re.compile(r"^(?:scanimage\.)?frameNumberAcquisition = 0*1\s*$", re.MULTILINE)
 _LOOKED_AT = 16  # number of pages whose frame numbers are read when opening a file
 #: Remedy if the header does not give the page order.
-_WAY_OUT = 'say how its pages follow each other, shape=(-1, planes, channels, height, width) with axes="TZCYX"'
+_WAY_OUT = 'give the order of its pages, shape=(-1, planes, channels, height, width) with axes="TZCYX"'
 
 
 @dataclass(frozen=True)
@@ -98,20 +99,19 @@ def header(page: Any) -> dict[str, str]:
     return settings
 
 
-def table(settings: dict[str, str], starts: Sequence[Start], name: str) -> tuple[str, AnyArray]:
-    """Axis letters, and the page numbers by time, plane and channel, for files in order."""
+def table(settings: dict[str, str], starts: Sequence[Start], name: str) -> AnyArray:
+    """Page numbers by time, plane and channel, for files in order."""
     channels = len(re.findall(r"\d+", settings.get("hChannels.channelSave", "")))
     if not channels:
         raise SourceError(f"{name} was written by an unknown version of ScanImage: {_WAY_OUT}")
     slices, frames, flyback = _volume(settings, name)
     cycle = (slices * frames + flyback) * channels
-    _check_acquisitions(starts, cycle)
-    _warn_of_pages(settings, starts, channels)
+    _check_pages(settings, starts, channels, cycle)
     pages, hint = sum(start.pages for start in starts), f" ({slices} slices): {_WAY_OUT}"
     cycles = whole_volumes(name, pages, cycle, "pages", starts[-1].name, hint)
     volumes = np.arange(cycles * cycle).reshape(cycles, -1, channels)[:, : slices * frames]
     by_slice = volumes.reshape(cycles, slices, frames, channels).swapaxes(1, 2)
-    return "TZC", by_slice.reshape(cycles * frames, slices, channels)
+    return by_slice.reshape(cycles * frames, slices, channels)
 
 
 def _volume(settings: dict[str, str], name: str) -> tuple[int, int, int]:
@@ -144,9 +144,9 @@ def _volume(settings: dict[str, str], name: str) -> tuple[int, int, int]:
     return slices, 1, flyback
 
 
-def _warn_of_pages(settings: dict[str, str], starts: Sequence[Start], channels: int) -> None:
-    """Warn if the pages contradict the header, or frames are missing."""
-    first = starts[0]
+def _check_pages(settings: dict[str, str], starts: Sequence[Start], channels: int, cycle: int) -> None:
+    """Warn if the pages contradict the header, or frames are missing; raise if planes would be mixed up."""
+    first, pages = starts[0], 0
     if first.per_frame and first.per_frame != channels and first.pages > channels:
         warn_source(
             f"{first.name}: its header says {channels} channels (channelSave = {settings['hChannels.channelSave']}), "
@@ -159,7 +159,13 @@ def _warn_of_pages(settings: dict[str, str], starts: Sequence[Start], channels: 
                 "there were no gap"
             )
     for before, one in pairwise(starts):
+        pages += before.pages
         if _FIRST_OF_ACQUISITION.search(one.description):
+            if pages % cycle:
+                raise SourceError(
+                    f"{before.name} ends within a volume, and {one.name} begins another acquisition: open each "
+                    "acquisition by itself, with a glob over its files"
+                )
             warn_source(
                 f"{one.name} begins another acquisition than {before.name}: they are joined as if there were no gap. "
                 "Otherwise open each acquisition by itself, with pattern= or a list of its files"
@@ -196,19 +202,26 @@ def regions(document: str, height: int) -> str:
     return f"{len(lines)} regions of interest lie below each other in its frames, in the rows {rows}"
 
 
+def metadata(settings: dict[str, str], page: Any) -> Metadata:
+    """Metadata from the settings, and the time of the first page."""
+    volumes = settings.get("hStackManager.enable") in ("true", "1") or "hStackManager.enable" not in settings
+    several = (number(settings.get("hStackManager.actualNumSlices", settings.get("hStackManager.numSlices"))) or 1) > 1
+    corners = [float(n) for n in re.findall(r"-?[\d.]+(?:e[+-]?\d+)?", settings.get("hRoiManager.imagingFovUm", ""))]
+    spans = [max(corners[i::2]) - min(corners[i::2]) for i in (0, 1)] if len(corners) == 8 else []
+    saved = [int(n) for n in re.findall(r"\d+", settings.get("hChannels.channelSave", ""))]
+    names = re.findall(r"'([^']*)'", settings.get("hChannels.channelName", ""))
+    epoch = re.search(r"epoch = \[ *(\d+)[ ,]+(\d+)[ ,]+(\d+)[ ,]+(\d+)[ ,]+(\d+)[ ,]+([\d.]+)", page.description)
+    height, width = page.shape[:2]
+    return Metadata(
+        increment=inverse(settings.get(f"hRoiManager.scan{'Volume' if volumes and several else 'Frame'}Rate")),
+        pixel=[spans[0] / width, spans[1] / height] if spans else (),
+        depth=abs(float(settings.get("hStackManager.stackZStepSize", "nan"))) if several else None,
+        channels=[names[i - 1] for i in saved if i <= len(names)],
+        date="{}-{:0>2}-{:0>2}T{:0>2}:{:0>2}:{:0>6}".format(*epoch.groups()) if epoch else None,
+    )
+
+
 def _number(settings: dict[str, str], setting: str, default: int) -> int:
     """Integer setting; the default if it is absent or infinite."""
     found = settings.get(setting, "")
     return int(found) if re.fullmatch(r"\d+", found) else default
-
-
-def _check_acquisitions(starts: Sequence[Start], cycle: int) -> None:
-    """Raise if an acquisition follows one that ended within a volume, which would mix up planes."""
-    pages = 0
-    for before, start in pairwise(starts):
-        pages += before.pages
-        if pages % cycle and _FIRST_OF_ACQUISITION.search(start.description):
-            raise SourceError(
-                f"{before.name} ends within a volume, and {start.name} begins another acquisition: open each "
-                "acquisition by itself, with a glob over its files"
-            )

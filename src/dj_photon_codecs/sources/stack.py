@@ -5,7 +5,6 @@ Every format reader returns a :class:`Stack`. This module also has the helpers t
 
 from __future__ import annotations
 
-import math
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -99,16 +98,22 @@ def errors_named(what: str) -> Iterator[None]:
         raise DamagedFile(f"{what}: {type(error).__name__}: {error}") from error
 
 
-def gathered(images: Iterable[AnyArray], shape: tuple[int, ...]) -> AnyArray:
-    """Collect images into an array of this shape, holding only one further image in memory."""
-    count, counts = math.prod(shape), None
-    for place, image in enumerate(images):
-        if counts is None:
-            counts = np.empty((count, *image.shape), image.dtype) if count > 1 else image[np.newaxis]
-        if count > 1:
-            counts[place] = image
-    assert counts is not None
-    return counts.reshape(*shape, *counts.shape[1:])
+def image_reader(image: Callable[[int], AnyArray], table: AnyArray) -> Callable[[Index], AnyArray]:
+    """Return a ``read`` function for images decoded one at a time; ``table`` has their numbers by leading axis."""
+
+    def read(index: Index) -> AnyArray:
+        numbers, inside = table[index[: table.ndim]], index[table.ndim :]
+        first, *others = numbers.ravel().tolist()
+        found = image(first)[inside]
+        if others:  # hold only one further image in memory
+            counts = np.empty((numbers.size, *found.shape), found.dtype)
+            counts[0] = found
+            for place, number in enumerate(others, 1):
+                counts[place] = image(number)[inside]
+            found = counts
+        return found.reshape(*numbers.shape, *found.shape[-len(inside) :])
+
+    return read
 
 
 def with_time(stack: Stack) -> Stack:

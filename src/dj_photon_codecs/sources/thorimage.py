@@ -98,10 +98,8 @@ def _experiment(path: Path) -> _Experiment:
     def count(element: str, name: str) -> int:
         return int(number(attribute(element, name)) or 0)
 
-    width, height = (
-        count("LSM", "pixelX") or count("Camera", "width"),
-        count("LSM", "pixelY") or count("Camera", "height"),
-    )
+    width = count("LSM", "pixelX") or count("Camera", "width")
+    height = count("LSM", "pixelY") or count("Camera", "height")
     if not width or not height:
         raise SourceError(f"{path} does not say how large frames are (LSM pixelX, pixelY)")
     saved = count("LSM", "channel")  # one bit per channel

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,17 +12,16 @@ import numpy as np
 
 from .._typing import AnyArray
 from ..errors import ConfigurationError, SourceError
-from . import ome, prairie, scanimage, tiff_metadata
+from . import ome, prairie, scanimage
 from .axes import AXES_HELP, given_axes
 from .groups import Group
-from .ifd import single_page
 from .joining import concatenated, joined
 from .messages import warn_source
-from .metadata import Metadata
-from .pages import SAY_SHAPE, all_pages, quiet, series_of
+from .metadata import Metadata, inverse, micrometres, seconds
+from .pages import SAY_SHAPE, all_pages, quiet, series_of, single_page
 from .paths import Found
 from .raw import filled_in
-from .stack import DamagedFile, Index, Options, Stack, closed_on_error, gathered, library, without_time
+from .stack import DamagedFile, Options, Stack, closed_on_error, image_reader, library, without_time
 
 _PLAIN = {"uniform", "scanimage", "bigtiff"}  # tifffile flags of files whose pages are consecutive in time
 #: Numbers of TIFF compressions that may alter counts.
@@ -45,7 +43,7 @@ def open_files(found: Found, options: Options) -> Stack:
             alone = options.shape is not None or session is not None
             together = [] if alone else _set_of(first, name, found)
             settings = None if first.is_imagej or first.is_ome or first.is_shaped else scanimage.header(first.pages[0])
-            metadata = tiff_metadata.of_file(first, settings)
+            metadata = _metadata(first, settings, options.position or 0)
             _warn_of_first_page(first.pages[0], name, bool(settings))
         if together:
             return replace(_movie(_one(together[0], options, document), options), metadata=metadata)
@@ -73,6 +71,46 @@ def _warn_of_first_page(page: Any, name: str, is_scanimage: bool) -> None:
         )
 
 
+def _metadata(file: Any, settings: dict[str, str] | None, position: int) -> Metadata:
+    """Metadata from the header of a file; ``settings`` are those of ScanImage, if it wrote the file."""
+    page = file.pages[0]
+    tag = page.tags.get(51123)
+    if settings:
+        return scanimage.metadata(settings, page)
+    if file.is_ome:
+        return ome.metadata(page.description, position)
+    if file.is_imagej:
+        return _of_imagej(file.imagej_metadata or {}, page.tags)
+    if tag is not None and isinstance(tag.value, dict):
+        return _of_micromanager(tag.value, file.micromanager_metadata or {})
+    return Metadata()
+
+
+def _of_imagej(header: dict[str, Any], tags: Any) -> Metadata:
+    unit = str(header.get("unit", "")).replace("\\u00B5", "µ")
+    pixel = []
+    for tag in (282, 283):  # pixels per unit
+        above, below = tags[tag].value if tag in tags else (0, 1)
+        pixel.append(micrometres(below / above, unit) if above and unit else None)
+    return Metadata(
+        increment=seconds(header.get("finterval"), header.get("tunit")) or inverse(header.get("fps")),
+        pixel=pixel,
+        depth=micrometres(header.get("spacing"), unit) if unit and int(header.get("slices", 1)) > 1 else None,
+    )
+
+
+def _of_micromanager(page: dict[str, Any], header: dict[str, Any]) -> Metadata:
+    summary = header.get("Summary", {}) or {}
+    names = summary.get("ChNames") or []
+    return Metadata(
+        increment=seconds(summary.get("Interval_ms", page.get("Interval_ms")), "ms"),
+        pixel=page.get("PixelSizeUm", page.get("PixelSize_um")),
+        depth=summary.get("z-step_um"),
+        channels=names if isinstance(names, list) else [],
+        date=page.get("ReceivedTime") or summary.get("StartTime"),
+    )
+
+
 def _companion(document: Path, options: Options, found: Found | None = None) -> Stack:
     """Open the movie described by an OME-XML file, or by the OME-XML in the first file of a set."""
     if document.suffix.lower() in (".tif", ".tiff"):  # the first file of Prairie View's sets
@@ -98,19 +136,17 @@ def _opened(name: str, document: str = "") -> Any:
 
 def _first(found: Found) -> tuple[Any, str]:
     """Open the first readable file; the others must match it."""
-    for name in found.names[:-1]:
-        with suppress(OSError, ValueError, IndexError):  # TiffFileError is a ValueError
+    for name in found.names:
+        try:
             file = _opened(name)
             with closed_on_error(file.close):
                 if len(file.pages):
                     return file, name
-                file.close()
-    name = found.names[-1]
-    file = _opened(name)
-    with closed_on_error(file.close):
-        if not len(file.pages):
-            raise DamagedFile(f"{name} holds no image")
-    return file, name
+            file.close()
+        except (OSError, ValueError, IndexError):  # TiffFileError is a ValueError
+            if name == found.names[-1]:
+                raise
+    raise DamagedFile(f"{name} holds no image")
 
 
 def _set_of(file: Any, name: str, found: Found) -> list[str]:
@@ -119,7 +155,7 @@ def _set_of(file: Any, name: str, found: Found) -> list[str]:
         if not file.is_ndtiff:
             raise SourceError(
                 f"{name} is part of an NDTiff data set, and there is no NDTiff.index beside it, which describes its "
-                f"images: copy it from where the data set was recorded, or say how the images follow each other, "
+                f"images: copy it from where the data set was recorded, or give the order of the images, "
                 f"{SAY_SHAPE}"
             )
         stem = Path(name).name.partition("_NDTiffStack")[0]
@@ -157,12 +193,6 @@ def _one(name: str, options: Options, document: str = "", plain: bool = False) -
         return replace(stack, axes=given_axes(options.axes, stack.shape, name))
 
 
-def _movie(stack: Stack, options: Options) -> Stack:
-    """Rename the axes to those of a movie, unless the caller gave them."""
-    with closed_on_error(stack.close):
-        return stack if options.axes is not None else replace(stack, axes=_movie_axes(stack))
-
-
 def _opener(options: Options, first: str, plain: bool = False) -> Callable[[str], Stack]:
     """Return a function that opens files of a recording; it reads single frames like the first directly by offset.
 
@@ -174,8 +204,8 @@ def _opener(options: Options, first: str, plain: bool = False) -> Callable[[str]
         with quiet():
             if alike:
                 page = single_page(name)
-                if page is not None and (page.shape, page.dtype) == alike[0]:
-                    return page.stack(name)
+                if page is not None and (page.shape[1:], page.dtype.newbyteorder("=")) == alike[0]:
+                    return page
             stack = _one(name, options, plain=plain)
             if options.shape is not None:
                 return stack
@@ -208,18 +238,14 @@ def _scanimage(group: Group, options: Options, settings: dict[str, str], metadat
     names = [group.files[place] for place in sorted(group.files, key=lambda place: place.time)]
     pages = concatenated(names, pages_of, bool(options.skip_damaged))
     with closed_on_error(pages.close):
-        axes, table = scanimage.table(settings, list(starts.values()), names[0])
-        return replace(_page_table(pages, axes, table), metadata=metadata)
+        table = scanimage.table(settings, list(starts.values()), names[0])
+        return replace(_page_table(pages, "TZC", table), metadata=metadata)
 
 
 def _page_table(pages: Stack, axes: str, table: AnyArray) -> Stack:
     """Arrange pages by a table of page numbers, with one letter per table axis."""
-
-    def read(index: Index) -> AnyArray:
-        numbers, inside = table[index[: table.ndim]], index[table.ndim :]
-        images = (pages.read((slice(number, number + 1), *inside))[0] for number in numbers.ravel().tolist())
-        return gathered(images, numbers.shape)
-
+    whole = tuple(slice(0, length) for length in pages.shape[1:])
+    read = image_reader(lambda number: pages.read((slice(number, number + 1), *whole))[0], table)
     return replace(pages, axes=axes + pages.axes[1:], shape=(*table.shape, *pages.shape[1:]), read=read)
 
 
@@ -227,7 +253,7 @@ def _arranged(pages: Stack, shape: tuple[int, ...], axes: str | None) -> Stack:
     """Arrange pages in the order given by the caller."""
     count, *image = pages.shape
     if axes is None:
-        raise ConfigurationError(f"shape={shape} for {pages.where} needs axes=, how its pages follow each other")
+        raise ConfigurationError(f"shape={shape} for {pages.where} needs axes= for the order of its pages")
     leading = filled_in(shape[: len(shape) - len(image)], count, pages.where)
     letters = given_axes(axes, shape, pages.where)
     if shape[len(leading) :] != tuple(image) or math.prod(leading) != count or not letters.endswith(pages.axes[1:]):
@@ -238,14 +264,17 @@ def _arranged(pages: Stack, shape: tuple[int, ...], axes: str | None) -> Stack:
     return _page_table(pages, letters[: len(leading)], np.arange(count).reshape(leading))
 
 
-def _movie_axes(stack: Stack) -> str:
-    """Convert tifffile's axis letters to those of a movie; raise if the time axis is unclear."""
+def _movie(stack: Stack, options: Options) -> Stack:
+    """Convert tifffile's axis letters to those of a movie, unless the caller gave them; raise if time is unclear."""
+    if options.axes is not None:
+        return stack
     axes = stack.axes.replace("S", "C").replace("R", "P")
-    if "T" not in axes and axes[0] in "IQ":
+    if "T" not in axes and axes.startswith(("I", "Q")):
         axes = "T" + axes[1:]  # pages or an array without further description
     if len(set(axes)) < len(axes) or not {"Y", "X"} <= set(axes) <= set("TPZCYX") or ("T" not in axes and "Z" in axes):
+        stack.close()
         raise SourceError(
-            f"{stack.where} has axes {stack.axes} of shape {stack.shape}, and which of them is time is not said: say "
-            f"it {AXES_HELP}. Without T, each file is one point in time"
+            f"{stack.where} has axes {stack.axes} of shape {stack.shape}, and nothing says which of them is time: name "
+            f"them {AXES_HELP}. Without T, each file is one point in time"
         )
-    return axes
+    return replace(stack, axes=axes)

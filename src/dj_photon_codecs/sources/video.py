@@ -6,6 +6,7 @@ import itertools
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterator
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from ..errors import SourceError
 from .joining import joined
 from .messages import warn_source
 from .paths import Found
-from .stack import DamagedFile, Index, Options, Stack, closed_on_error, errors_named, gathered, library
+from .stack import DamagedFile, Options, Stack, closed_on_error, image_reader, library
 
 _SKIP = 32  # longer jumps ahead seek instead of decoding [frames]
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # every byte with its bits reversed
@@ -24,30 +25,17 @@ _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))  # every b
 def open_files(found: Found, options: Options) -> Stack:
     """Open video files, concatenated in time."""
     av = library("av", "video", "videos")
-    scans = {}  # files are reopened for reading, but scanned once
+    scan = cache(partial(_scan, av))  # files are reopened for reading, but scanned once
 
     def opened(name: str) -> Stack:
-        if name not in scans:
-            with errors_named(f"{name} cannot be opened as a video"):
-                scans[name] = _scan(av, name)
-        return _open(av, name, *scans[name])
+        stamps, keys = scan(name)
+        video = _Video(av, name, stamps, keys)
+        with closed_on_error(video.close):
+            frame = video.frame(0)
+        axes, shape = "TYXC"[: 1 + frame.ndim], (len(stamps), *frame.shape)
+        return Stack(name, axes, shape, frame.dtype, image_reader(video.frame, np.arange(len(stamps))), video.close)
 
     return joined(found.group(), options, opened)
-
-
-def _open(av: Any, name: str, stamps: list[int], keys: list[int]) -> Stack:
-    """Open one file, given its time stamps."""
-    video = _Video(av, name, stamps, keys)
-    with closed_on_error(video.close):
-        frame = video.frame(0)
-    axes = "TYX" if frame.ndim == 2 else "TYXC"
-
-    def read(index: Index) -> AnyArray:
-        frames, *inside = index
-        images = (video.frame(number)[tuple(inside)] for number in range(frames.start, frames.stop))
-        return gathered(images, (frames.stop - frames.start,))
-
-    return Stack(name, axes, (video.length, *frame.shape), frame.dtype, read, video.close)
 
 
 def _scan(av: Any, name: str) -> tuple[list[int], list[int]]:
@@ -108,18 +96,11 @@ class _Video:
     def __init__(self, av: Any, name: str, stamps: list[int], keys: list[int]) -> None:
         self._name, self._stamps, self._keys = name, stamps, keys
         self._container = av.open(name)
+        self.close = self._container.close
         self._stream = self._container.streams.video[0]
         self._frames: Iterator[Any] = self._container.decode(self._stream)
         self._next = 0  # number of the next decoded frame
         self._last: tuple[int, AnyArray] | None = None
-
-    @property
-    def length(self) -> int:
-        """Number of frames."""
-        return len(self._stamps)
-
-    def close(self) -> None:
-        self._container.close()
 
     def frame(self, number: int) -> AnyArray:
         """Return the counts of a frame."""
@@ -138,7 +119,7 @@ class _Video:
             self._next += 1
         if self._next != number + 1:
             raise SourceError(
-                f"{self._name}: only {self._next} of its {self.length} frames can be decoded: the file is damaged"
+                f"{self._name}: only {self._next} of its {len(self._stamps)} frames can be decoded: the file is damaged"
             )
         self._last = number, _counts(decoded, self._name)
         return self._last[1]

@@ -92,7 +92,7 @@ def _letters(names: Any, where: str) -> str | None:
     if letters is None or understood(letters):
         return letters
     if set(letters) <= {"!", "?"}:
-        warn_of_names(where, names, "Otherwise say axes=")
+        warn_of_names(where, names, "Otherwise pass axes=")
         return None
     raise SourceError(
         f"{where} has axes {spelled(names)}, which are not those of a movie in time: give them {AXES_HELP}"
