@@ -14,8 +14,8 @@ from .._threads import Group
 from .._typing import AnyArray
 from ..errors import CalibrationError
 from ..viz import frame_png, transfer_curve_svg
+from .array import PhotonArray
 from .facts import movie_facts
-from .interface import Movie
 
 #: Timeout [s] for the chunk, because the notebook blocks until the card is done.
 _PATIENCE = 10.0
@@ -44,7 +44,7 @@ _GREY = "#808080"
 _SHOWN = 192
 
 
-def card(movie: Movie) -> str:
+def _repr_html_(movie: PhotonArray) -> str:
     """Return the card of a movie as HTML; never raises.
 
     Reads the chunk that contains the middle pixel of the middle frame (and plane).
@@ -61,7 +61,7 @@ def card(movie: Movie) -> str:
     )
 
 
-def _curve(movie: Movie) -> str:
+def _curve(movie: PhotonArray) -> str:
     """Return the photon transfer curve as HTML, or an empty string if none was measured."""
     try:
         noise = movie.calibration
@@ -73,7 +73,7 @@ def _curve(movie: Movie) -> str:
     return f'<div><img alt="photon transfer curve" src="data:image/svg+xml;base64,{curve}"></div>'
 
 
-def _picture(movie: Movie) -> str:
+def _picture(movie: PhotonArray) -> str:
     """Return the middle frame as HTML, or the reason why it is missing."""
     try:
         counts, caption = _middle(movie)
@@ -89,7 +89,7 @@ def _picture(movie: Movie) -> str:
     )
 
 
-def _middle(movie: Movie) -> tuple[AnyArray, str]:
+def _middle(movie: PhotonArray) -> tuple[AnyArray, str]:
     """Return the counts (height, width) of the chunk in the middle of the movie, and a caption."""
     grid = movie._chunks.reader.grid
     if len(grid.shape) < 3:

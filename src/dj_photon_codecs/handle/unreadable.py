@@ -20,17 +20,8 @@ class UnreadableArray(PhotonArray):
         # a new exception each time; reusing one would accumulate tracebacks
         raise type(self._problem)(*self._problem.args) from self._problem.__cause__
 
-    @property
-    def _location(self) -> Any:  # type: ignore[override]  # the three that all of a handle is made from
-        self._raise()
-
-    @property
-    def _documents(self) -> Any:  # type: ignore[override]
-        self._raise()
-
-    @property
-    def _record(self) -> Any:  # type: ignore[override]
-        self._raise()
+    #: All that a handle is made from.
+    _location = _documents = _record = property(_raise)  # type: ignore[assignment]
 
     @property
     def _identity(self) -> tuple[str, ...]:
@@ -42,5 +33,5 @@ class UnreadableArray(PhotonArray):
     def __repr__(self) -> str:
         return three_lines(f"<PhotonArray that cannot be read: {self._problem}>")
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str:  # type: ignore[override]
         return f"<div>PhotonArray that cannot be read: {escape(str(self._problem))}</div>"
