@@ -101,13 +101,10 @@ def _middle(movie: PhotonArray) -> tuple[AnyArray, str]:
             counts = group.start(partial(movie._chunks.get, coords)).result(_PATIENCE).counts()
         except TimeoutError as error:
             raise TimeoutError(f"the store did not answer within {_PATIENCE:g} s") from error
-    within = tuple(i % n for i, n in zip(index[:-2], grid.chunk[:-2], strict=True))
-    parts = [
-        range(c * n, min((c + 1) * n, total))
-        for c, n, total in zip(coords[-2:], grid.chunk[-2:], grid.shape[-2:], strict=True)
-    ]
+    parts = [range(s.start, min(s.stop, n)) for s, n in zip(grid.region(coords), grid.shape, strict=True)]
+    within = tuple(i - part.start for i, part in zip(index[:-2], parts, strict=False))
     caption = f"frame {index[0]}" + "".join(f", plane {i}" for i in index[1:-2])
-    for name, part, total in zip(("rows", "columns"), parts, grid.shape[-2:], strict=True):
+    for name, part, total in zip(("rows", "columns"), parts[-2:], grid.shape[-2:], strict=True):
         if len(part) < total:
             caption += f", {name} {part.start} to {part.stop - 1}"
-    return counts[within][: len(parts[0]), : len(parts[1])], caption
+    return counts[within][: len(parts[-2]), : len(parts[-1])], caption

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from .._system import memory_bytes
 from .._typing import AnyArray
 from .callers import makes_array_of_list, package_of
-from .reductions import Block, Reductions
+from .reductions import Reductions
 
 
 class _NotInMemoryError(TypeError, AttributeError):
@@ -27,16 +27,11 @@ class _NotInMemoryError(TypeError, AttributeError):
 class LazyArray(Reductions):
     """An array that is read on indexing, and compared and hashed by identity."""
 
-    if TYPE_CHECKING:  # provided by subclasses; a definition here would hide that of another base class
+    if TYPE_CHECKING:  # provided by subclasses, as in Reductions
 
-        @property
-        def shape(self) -> tuple[int, ...]: ...  # noqa: D102
-        @property
-        def dtype(self) -> np.dtype[Any]: ...  # noqa: D102
         @property
         def _identity(self) -> tuple[str, ...]: ...
         def __getitem__(self, selection: Any) -> Any: ...
-        def _blocks(self) -> Iterator[Block]: ...
         def frames(  # noqa: D102
             self, start: int = 0, stop: int | None = None, *, dtype: npt.DTypeLike | None = None
         ) -> Iterator[AnyArray]: ...

@@ -21,7 +21,7 @@ class UnreadableArray(PhotonArray):
         raise type(self._problem)(*self._problem.args) from self._problem.__cause__
 
     #: All that a handle is made from.
-    _location = _documents = _record = property(_raise)  # type: ignore[assignment]
+    _location = _documents = _record = property(_raise)
 
     @property
     def _identity(self) -> tuple[str, ...]:
@@ -33,5 +33,5 @@ class UnreadableArray(PhotonArray):
     def __repr__(self) -> str:
         return three_lines(f"<PhotonArray that cannot be read: {self._problem}>")
 
-    def _repr_html_(self) -> str:  # type: ignore[override]
+    def _repr_html_(self) -> str:
         return f"<div>PhotonArray that cannot be read: {escape(str(self._problem))}</div>"
