@@ -320,6 +320,13 @@ def test_masked_frames_keep_counts_and_mask(tmp_path: Path) -> None:
         np.testing.assert_array_equal(data.replaced(frame)[1], counts[frame][mask[frame]])
 
 
+def test_without_frame_data_nothing_is_replaced(tmp_path: Path) -> None:
+    with PhotonWriter(tmp_path / "m", calibration=NOISE) as writer:
+        writer.extend(camera(STRIDE))
+    mask, values = read_frame_data(writer.movie).replaced(0)
+    assert (mask.shape, mask.any(), values.tolist(), values.dtype) == ((64, 64), False, [], np.uint16)
+
+
 def test_no_frames_are_no_movie(tmp_path: Path) -> None:
     with pytest.raises(InvalidMovieError, match="no frame was appended"), PhotonWriter(tmp_path / "m"):
         pass

@@ -49,10 +49,6 @@ class Block:
         """True if it has no room for another frame."""
         return self.filled == self.stride
 
-    def info(self, start: int, stop: int) -> Json:
-        """Return :func:`info_of` frames ``start`` to ``stop``."""
-        return info_of(self.facts[start:stop])
-
 
 def info_of(facts: Sequence[Json]) -> Json:
     """Return frame metadata as one list per field, without fields that no frame has."""

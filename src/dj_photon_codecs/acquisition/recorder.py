@@ -15,6 +15,7 @@ from .._warn import warn
 from ..errors import AcquisitionWarning, InvalidMovieError, MovieTypeError, StorageError
 from ..storage.chunks import ChunkReader
 from ..storage.documents import JOURNAL
+from ..storage.journal import head_key
 from ..storage.location import ProcessStore
 from .blocks import Block, facts_of, without_uncodable
 from .planning import LOG, highest
@@ -144,10 +145,9 @@ class Recorder(Storing):
 
     def _repeats_last(self, frame: AnyArray) -> bool:
         """Return True if a frame equals the last one; False if the last one is no longer in memory."""
-        for block in self.blocks[-2:][::-1]:
-            if block.filled and block.counts is not None:
-                return bool(np.array_equal(block.counts[block.filled - 1], frame))
-        return False
+        block = self._last_block()
+        counts = None if block is None else block.counts
+        return block is not None and counts is not None and np.array_equal(counts[block.filled - 1], frame)
 
     def _limits(self) -> tuple[float, float]:
         """Return the lowest and highest count that the movie can store; a guess until the noise is known."""
@@ -267,6 +267,8 @@ class Recorder(Storing):
     def clean(self) -> None:
         """Remove objects that only an unfinished movie needs."""
         keys = [key for block in self.blocks for location, key in block.places if location == self.location]
+        if not self._writer.has_shards:
+            keys += [head_key(block.first_frame) for block in self.blocks]
         keys = [*dict.fromkeys(keys + self._left), JOURNAL] if self._target.keeps_journal else []
         left = remove_each(self._target, keys)
         if left:

@@ -212,8 +212,7 @@ class Remains:
                 f"the unfinished movie at {self.location.label} has no intact chunk of frames: nothing can be "
                 "recovered. It is left as it is"
             )
-        heads = [kept.head for kept in self.frames] + [block.head for block in self.blocks if block.head]
-        seconds = max((head.seconds for head in heads if head.seconds is not None), default=None)
+        seconds = _latest(self.frames, [block.head for block in self.blocks])
         return Recovery(self.location.label, n_frames, self.lost, seconds)
 
     def finish(self, claimed: Claimed) -> PhotonArray:
@@ -224,20 +223,16 @@ class Remains:
         if journal.metadata is None or journal.record is None:
             documents = self._record_anew(claimed, n_frames)
         else:
-            needs = [(self._bad(block)[0] & ~self._bad(block)[1]).any() for block in self.blocks]
-            self.blocks = [
-                self._rewritten(target, block) if kept_has_more else block
-                for block, kept_has_more in zip(self.blocks, needs, strict=True)
-            ]
+            found = [(block, *self._bad(block)) for block in self.blocks]
+            self.blocks = [self._rewritten(target, b) if (bad & ~lost).any() else b for b, bad, lost in found]
             record = replace(journal.record, lost=joined_runs(run for block in self.blocks for run in block.blank))
             written = [block.written for block in self.blocks]
             documents = finished_documents(journal.metadata, record, n_frames, written)
-            infos = [{} if block.head is None else block.head.info for block in self.blocks]
-            parts = [(b.index * self._stride, b.n_frames, info) for b, info in zip(self.blocks, infos, strict=True)]
+            parts = [(b.index * self._stride, b.n_frames, b.head.info if b.head else {}) for b in self.blocks]
             claimed.check()
             documents = put_beside(target, documents, Beside(packed_frame_data(parts, {}, []), journal.attributes))
             put_documents(target, documents)
-            whole = [b for b, needed in zip(self.blocks, needs, strict=True) if not (needed or self._bad(b)[0].any())]
+            whole = [block for block in self.blocks if not self._bad(block)[0].any()]
             self._used |= {kept.key for block in whole for kept in block.kept if kept.location == self.location}
         # Objects that the movie has a verified copy of, and the journal unless recover_row may still need it.
         done = [*self._used, *(key for key in self._keys if key.startswith(KEPT) and key.endswith(".head"))]
@@ -294,7 +289,8 @@ class Remains:
                     gone.append((coords[0] - block.index * grid.per_object[0], *coords[1:]))
                 else:  # the chunk is written with the frames that were found
                     blank[start : start + grid.chunk[0]] |= needed
-        head = Head(first, block.n_frames, info_of(facts), self.journal.to_dict(), seconds=_latest(block))
+        seconds = _latest(block.kept, [block.head])
+        head = Head(first, block.n_frames, info_of(facts), self.journal.to_dict(), seconds=seconds)
         encoding = plan_encoding(
             profile_named(record.profile), counts.dtype, values, record.calibration, record.step, metadata.zarr_format
         )
@@ -337,9 +333,9 @@ def _order(kept: _Kept) -> tuple[int, int]:
     return kept.head.first_frame, kept.head.n_frames
 
 
-def _latest(block: _StoredBlock) -> float | None:
-    heads = [kept.head for kept in block.kept] + ([block.head] if block.head else [])
-    return max((head.seconds for head in heads if head.seconds is not None), default=None)
+def _latest(objects: list[_Kept], heads: list[Head | None]) -> float | None:
+    found = [kept.head.seconds for kept in objects] + [head.seconds for head in heads if head is not None]
+    return max((seconds for seconds in found if seconds is not None), default=None)
 
 
 def _frames_in(location: Location) -> list[_Kept]:

@@ -128,8 +128,8 @@ class PhotonWriter:
         written_as = WriteOptions(
             step=step, profile=profile, compressors=compressors, zarr_format=zarr_format, progress=False
         )
-        others = (backlog_bytes, flush_seconds, spill_to, sync, patience_seconds, gaps, attributes)
-        self._open(Location.of(store), Setup(written_as, calibration, *others))
+        others = (calibration, backlog_bytes, flush_seconds, spill_to, sync, patience_seconds, gaps, attributes)
+        self._open(Location.of(store), Setup(written_as, *others))
 
     def _open(
         self, location: Location, setup: Setup, finished: Callable[[PhotonArray], None] = lambda movie: None
@@ -262,13 +262,10 @@ class PhotonWriter:
         for name, values in (("numbers", numbers), ("times", times)):
             if values is not None and len(values) != len(frames):
                 raise InvalidMovieError(f"{len(frames)} frames have {len(values)} {name}: give one for each frame")
-        masked = None
-        if isinstance(frames, np.ma.MaskedArray):
-            masked = np.ma.getmaskarray(frames) if np.ma.is_masked(frames) else None
-            frames = frames.data
-        if not len(frames):
-            return
-        self._recorder_for(np.asarray(frames)).take(np.asarray(frames), numbers, times, masked)
+        masked = np.ma.getmaskarray(frames) if np.ma.is_masked(frames) else None
+        counts = np.ma.getdata(frames, subok=False)
+        if len(counts):
+            self._recorder_for(counts).take(counts, numbers, times, masked)
 
     def _recorder_for(self, frames: Any) -> Recorder:
         if self._recorder is None:
