@@ -132,7 +132,7 @@ def test_numpy_array_of_a_list_of_handles_is_refused_before_it_reads(stored: Pho
         ),
     ]
     for call in refused:
-        with pytest.raises(ValueError, match=r"numpy.array\(movies, dtype=object\) holds them"):
+        with pytest.raises(ValueError, match=r"numpy.array\(movies, dtype=object\) keeps them"):
             call()
     assert decoded == []
 
@@ -342,7 +342,7 @@ def test_a_value_is_looked_for_chunk_by_chunk(stored: PhotonArray, decoded: list
     assert int(COUNTS[0, 0, 0]) in long
     assert 0 < len(decoded) < 20  # of 75
     assert 5 not in stored
-    with pytest.raises(TypeError, match="a movie holds numbers, and not 'x'"):
+    with pytest.raises(TypeError, match="a movie contains numbers, not 'x'"):
         "x" in stored  # noqa: B015
 
 

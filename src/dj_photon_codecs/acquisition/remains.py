@@ -138,8 +138,9 @@ class Remains:
             )
         self.journal = journal
         ours = [kept for kept in objects if kept.head.journal.get("token") == journal.token]
+        ours.sort(key=lambda kept: (kept.head.first_frame, kept.head.n_frames))
         #: Frame objects in time order; only the longest of those that start at the same frame.
-        self.frames = list({kept.head.first_frame: kept for kept in sorted(ours, key=_order)}.values())
+        self.frames = list({kept.head.first_frame: kept for kept in ours}.values())
         self.blocks = [] if journal.metadata is None else self._read_blocks(journal.metadata)
 
     def _read_blocks(self, metadata: ArrayMetadata) -> list[_StoredBlock]:
@@ -174,8 +175,7 @@ class Remains:
         """Set the length of the last block: from its head, or else as many frames as its chunks can hold."""
         checksums, per_chunk = block.written.checksums, self.reader.grid.chunk[0]
         there = np.flatnonzero(checksums.reshape(len(checksums), -1).any(axis=1))
-        n_frames = max((kept.head.first_frame + kept.head.n_frames for kept in block.kept), default=0)
-        n_frames = max(0, n_frames - block.index * self._stride)
+        n_frames = max(0, _end_of(block.kept) - block.index * self._stride)
         if len(there):
             in_chunks = int(there[-1] + 1) * per_chunk
             n_frames = max(n_frames, in_chunks if block.head is None else block.head.n_frames)
@@ -192,28 +192,22 @@ class Remains:
             bad[block.head.n_frames :] = True
         return bad, bad & _uncovered(block.kept, block.index * self._stride, block.n_frames)
 
-    @property
-    def lost(self) -> Runs:
-        """Runs of frames before the last one that cannot be read completely."""
-        if self.journal.metadata is None:
-            return _runs(_uncovered(self.frames, 0, self._n_kept))
-        found = [_runs(self._bad(block)[1], block.index * self._stride) + block.blank for block in self.blocks]
-        return joined_runs(run for runs in found for run in runs)
-
-    @property
-    def _n_kept(self) -> int:
-        return max((kept.head.first_frame + kept.head.n_frames for kept in self.frames), default=0)
-
     def plan(self) -> Recovery:
         """Describe the movie that can be recovered; raise FormatError if no frame can be."""
-        n_frames = self._n_kept if self.journal.metadata is None else sum(block.n_frames for block in self.blocks)
+        if self.journal.metadata is None:
+            n_frames = _end_of(self.frames)
+            lost = _runs(_uncovered(self.frames, 0, n_frames))
+        else:
+            n_frames = sum(block.n_frames for block in self.blocks)
+            found = [_runs(self._bad(block)[1], block.index * self._stride) + block.blank for block in self.blocks]
+            lost = joined_runs(run for runs in found for run in runs)
         if not n_frames:
             raise FormatError(
                 f"the unfinished movie at {self.location.label} has no intact chunk of frames: nothing can be "
                 "recovered. It is left as it is"
             )
         seconds = _latest(self.frames, [block.head for block in self.blocks])
-        return Recovery(self.location.label, n_frames, self.lost, seconds)
+        return Recovery(self.location.label, n_frames, lost, seconds)
 
     def finish(self, claimed: Claimed) -> PhotonArray:
         """Write the missing parts and the metadata, and open the movie."""
@@ -329,8 +323,8 @@ class Remains:
         return documents
 
 
-def _order(kept: _Kept) -> tuple[int, int]:
-    return kept.head.first_frame, kept.head.n_frames
+def _end_of(objects: list[_Kept]) -> int:
+    return max((kept.head.first_frame + kept.head.n_frames for kept in objects), default=0)
 
 
 def _latest(objects: list[_Kept], heads: list[Head | None]) -> float | None:

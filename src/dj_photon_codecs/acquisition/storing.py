@@ -202,9 +202,8 @@ class Storing:
 
     def _write_journal(self) -> None:
         if self._journal_written is not self._journal:
-            journal = self._journal
-            submit(write_journal(self._target, journal)).result()
-            self._journal_written = journal
+            submit(write_journal(self._target, self._journal)).result()
+            self._journal_written = self._journal
 
     def _chores(self) -> None:
         now = time.monotonic()

@@ -39,7 +39,7 @@ class LiveMovie:
         journal = submit(read_journal(location)).result()
         if journal is None:
             raise FormatError(
-                f"nothing is being acquired at {location.label}: open_movie without live=True opens a movie"
+                f"nothing is being acquired at {location.label}: leave out live=True to open a finished movie"
             )
         self._frame_shape, self._dtype = journal.frame_shape, np.dtype(journal.dtype)
         self.finished = False
@@ -114,7 +114,7 @@ class LiveMovie:
             found = None
         if found is None or time is None or isinstance(time, bool | np.bool_):
             raise IndexError(
-                f"frame {time!r} is not among the {len(self)} frames that are there: refresh() looks again"
+                f"frame {time!r} is out of range: there are {len(self)} frames so far, and refresh() looks for more"
             )
         wanted = np.atleast_1d(found)
         counts = np.empty((len(wanted), *self._frame_shape), self._dtype)

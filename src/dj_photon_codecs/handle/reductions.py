@@ -12,6 +12,8 @@ import numpy.typing as npt
 from .._typing import AnyArray
 
 Axis = int | tuple[int, ...] | None
+DType = npt.DTypeLike | None
+Out = AnyArray | None
 
 #: A part of an array: its region and its values.
 Block = tuple[tuple[slice, ...], AnyArray]
@@ -36,8 +38,8 @@ class Reductions:
     def sum(
         self,
         axis: Axis = None,
-        dtype: npt.DTypeLike | None = None,
-        out: AnyArray | None = None,
+        dtype: DType = None,
+        out: Out = None,
         keepdims: bool = False,
         initial: Any = 0,
         where: Any = True,
@@ -49,13 +51,7 @@ class Reductions:
         return _finished(total.astype(given), self, axis, keepdims, out)
 
     def mean(
-        self,
-        axis: Axis = None,
-        dtype: npt.DTypeLike | None = None,
-        out: AnyArray | None = None,
-        keepdims: bool = False,
-        *,
-        where: Any = True,
+        self, axis: Axis = None, dtype: DType = None, out: Out = None, keepdims: bool = False, *, where: Any = True
     ) -> Any:
         """Mean over axes, as in ``numpy.mean``; the mean of integers is float64."""
         given = _mean_dtype(self, dtype)
@@ -65,8 +61,8 @@ class Reductions:
     def var(
         self,
         axis: Axis = None,
-        dtype: npt.DTypeLike | None = None,
-        out: AnyArray | None = None,
+        dtype: DType = None,
+        out: Out = None,
         ddof: float = 0,
         keepdims: bool = False,
         *,
@@ -80,8 +76,8 @@ class Reductions:
     def std(
         self,
         axis: Axis = None,
-        dtype: npt.DTypeLike | None = None,
-        out: AnyArray | None = None,
+        dtype: DType = None,
+        out: Out = None,
         ddof: float = 0,
         keepdims: bool = False,
         *,
@@ -93,32 +89,22 @@ class Reductions:
         return _finished(spread.astype(_mean_dtype(self, dtype)), self, axis, keepdims, out)
 
     def min(
-        self,
-        axis: Axis = None,
-        out: AnyArray | None = None,
-        keepdims: bool = False,
-        initial: Any = None,
-        where: Any = True,
+        self, axis: Axis = None, out: Out = None, keepdims: bool = False, initial: Any = None, where: Any = True
     ) -> Any:
         """Smallest value over axes, as in ``numpy.min``."""
         return _finished(_extreme(self, np.minimum, axis, initial, where), self, axis, keepdims, out)
 
     def max(
-        self,
-        axis: Axis = None,
-        out: AnyArray | None = None,
-        keepdims: bool = False,
-        initial: Any = None,
-        where: Any = True,
+        self, axis: Axis = None, out: Out = None, keepdims: bool = False, initial: Any = None, where: Any = True
     ) -> Any:
         """Largest value over axes, as in ``numpy.max``."""
         return _finished(_extreme(self, np.maximum, axis, initial, where), self, axis, keepdims, out)
 
-    def any(self, axis: Axis = None, out: AnyArray | None = None, keepdims: bool = False, *, where: Any = True) -> Any:
+    def any(self, axis: Axis = None, out: Out = None, keepdims: bool = False, *, where: Any = True) -> Any:
         """True if any value over axes is nonzero, as in ``numpy.any``."""
         return _finished(_reduce(self, np.logical_or, False, axis, np.bool_, where), self, axis, keepdims, out)
 
-    def all(self, axis: Axis = None, out: AnyArray | None = None, keepdims: bool = False, *, where: Any = True) -> Any:
+    def all(self, axis: Axis = None, out: Out = None, keepdims: bool = False, *, where: Any = True) -> Any:
         """True if all values over axes are nonzero, as in ``numpy.all``."""
         return _finished(_reduce(self, np.logical_and, True, axis, np.bool_, where), self, axis, keepdims, out)
 
@@ -200,14 +186,14 @@ def _variance(array: Reductions, axis: Axis, ddof: float, where: Any) -> AnyArra
     return np.asarray(squares / np.maximum(_count(array, axis, where) - ddof, 0))
 
 
-def _mean_dtype(array: Reductions, dtype: npt.DTypeLike | None) -> np.dtype[Any]:
+def _mean_dtype(array: Reductions, dtype: DType) -> np.dtype[Any]:
     """Return the dtype of a mean: the given one, that of floating-point values, or float64."""
     if dtype is not None:
         return np.dtype(dtype)
     return array.dtype if array.dtype.kind in "fc" else np.dtype(np.float64)
 
 
-def _finished(result: AnyArray, array: Reductions, axis: Axis, keepdims: bool, out: AnyArray | None) -> Any:
+def _finished(result: AnyArray, array: Reductions, axis: Axis, keepdims: bool, out: Out) -> Any:
     """Apply ``keepdims`` and ``out`` to a result; a 0-d result becomes a scalar."""
     if not keepdims:
         result = result.squeeze(_axes(array, axis))

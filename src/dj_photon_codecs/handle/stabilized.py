@@ -16,15 +16,7 @@ from .reductions import Block
 
 
 class StabilizedView(LazyArray):
-    """The stabilised movie: ``generalized_anscombe(counts, conversion_gain, zero_level)``, read lazily.
-
-    Parameters
-    ----------
-    movie
-        Handle of the movie.
-    conversion_gain, zero_level
-        Noise model of the movie [ADU per photon, ADU].
-    """
+    """The stabilised movie: ``generalized_anscombe(counts, conversion_gain, zero_level)``, read lazily."""
 
     def __init__(self, movie: LazyArray, conversion_gain: float, zero_level: float) -> None:
         self._movie = movie
