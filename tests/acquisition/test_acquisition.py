@@ -256,7 +256,7 @@ def test_the_same_frames_make_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("frame", "error", "message"),
     [
-        (np.zeros((64, 63), np.uint16), InvalidMovieError, r"frame 40 has shape \(64, 63\).*alike"),
+        (np.zeros((64, 63), np.uint16), InvalidMovieError, r"frame 40 has shape \(64, 63\).*must match"),
         (np.zeros((64, 64), np.int32), MovieTypeError, "frame 40 has .* dtype int32.*uint16"),
     ],
     ids=["shape", "dtype"],

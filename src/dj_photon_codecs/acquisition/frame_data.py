@@ -128,8 +128,8 @@ def check_arrays(arrays: dict[str, Any]) -> None:
         array = np.asarray(value)
         if name in _OURS or not name.isidentifier() or array.dtype.hasobject or array.dtype.kind == "V":
             raise InvalidMovieError(
-                f"array {name!r} of {array.dtype} cannot be stored beside the movie: its name is an identifier other "
-                f"than {', '.join(_OURS)}, and it holds numbers, texts or times"
+                f"array {name!r} of {array.dtype} cannot be stored with the movie: a name must be an identifier other "
+                f"than {', '.join(_OURS)}, and an array must contain numbers, strings or times"
             )
 
 
@@ -138,7 +138,7 @@ def check_attributes(attributes: Any) -> Json:
     found = dict(attributes or {})
     if ATTRIBUTE in found or not all(isinstance(name, str) for name in found):
         raise InvalidMovieError(
-            f"attributes have texts for names, and none is {ATTRIBUTE!r}: got {sorted(map(str, found))}"
+            f"names of attributes must be strings other than {ATTRIBUTE!r}, got {sorted(map(str, found))}"
         )
     return found
 

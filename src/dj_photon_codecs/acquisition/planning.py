@@ -57,7 +57,7 @@ class Setup:
         if PROFILES[profile].legacy:
             raise ConfigurationError(
                 f"the {profile} profile needs to know the highest count before the first frame is written: acquire "
-                f"with the lossless profile, and write_movie(path, movie, profile={profile!r}) from that"
+                f"with the lossless profile, then convert the movie with write_movie(path, movie, profile={profile!r})"
             )
         self.compressors()
         interval, patience = self.flush_seconds, self.patience_seconds

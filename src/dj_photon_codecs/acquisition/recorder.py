@@ -41,8 +41,8 @@ class Recorder(Storing):
         if frames.shape[1:] != self.frame_shape or frames.dtype.newbyteorder("=") != self.dtype:
             error = MovieTypeError if frames.shape[1:] == self.frame_shape else InvalidMovieError
             raise error(
-                f"frame {self.frames} has shape {frames.shape[1:]} and dtype {frames.dtype}, those before it have "
-                f"{self.frame_shape} and {self.dtype}: all frames of a movie are alike"
+                f"frame {self.frames} has shape {frames.shape[1:]} and dtype {frames.dtype}, but the first frame has "
+                f"{self.frame_shape} and {self.dtype}: all frames of a movie must match"
             )
         plain = numbers is None and times is None and masked is None
         plain = plain and self.dtype.kind != "f" and self.dtype.itemsize <= 2
@@ -89,9 +89,9 @@ class Recorder(Storing):
             facts["replaced"] = replaced
             if replaced["out_of_range"]:
                 self._warn_later(
-                    f"frame {self.frames} has {replaced['out_of_range']} pixels that are no counts from {low:g} to "
-                    f"{high:g}: the movie has the nearest of these instead (NaN: {high:g}), and "
-                    "read_frame_data(movie) has the original values"
+                    f"frame {self.frames} has {replaced['out_of_range']} pixels outside the range {low:g} to {high:g}: "
+                    f"the movie stores the nearest value in the range (NaN becomes {high:g}), and "
+                    "read_frame_data(movie) returns the original values"
                 )
         self._place(frame, facts)
 
@@ -102,14 +102,14 @@ class Recorder(Storing):
             return True
         if number == last and self._repeats_last(frame):
             self.repeats.append(self.frames)
-            self._warn_later(f"frame {self.frames}: the camera sent number {number} twice, and the second was left out")
+            self._warn_later(f"frame {self.frames}: the camera sent number {number} twice, and the second was dropped")
             return False
         gap = number - last - 1
         if gap > 0:
             missing = in_seconds(gap, self.rate)
             self._warn_later(f"{missing} are missing before frame {self.frames}: numbers {last + 1} to {number - 1}")
         else:
-            self._warn_later(f"frame {self.frames} has number {number} after {last}: it is stored where it came")
+            self._warn_later(f"frame {self.frames} has number {number} after {last}: it is stored in order of arrival")
         if self.setup.gaps == "blank" and 0 < gap <= LONGEST_GAP:
             for missed in range(last + 1, number):
                 self._place(np.zeros(self.frame_shape, self.dtype), {"number": missed, "blank": True})
@@ -184,14 +184,14 @@ class Recorder(Storing):
             waiting = in_seconds(self.frames - self.stored, self.rate)
             raise StorageError(
                 f"the store has failed for {time.monotonic() - trouble[1]:.0f} s: {trouble[0]}. {waiting} are kept in "
-                "memory: mend the store and call retry() or close() again"
+                "memory: repair the store, then call retry() or close() again"
             ) from trouble[0]
 
     def _require_own_process(self) -> None:
         if os.getpid() != self._pid:
             raise InvalidMovieError(
-                f"this PhotonWriter belongs to process {self._pid}, and was inherited by process {os.getpid()}: make "
-                "one in the process that appends"
+                f"this PhotonWriter belongs to process {self._pid} and was inherited by process {os.getpid()}: create "
+                "one in the process that appends frames"
             )
 
     def warn_now(self) -> None:
@@ -274,6 +274,6 @@ class Recorder(Storing):
         if left:
             self._warn_later(
                 f"{len(left)} objects could not be removed, and do no harm: {', '.join(left[:20])}. Remove them once "
-                "you may"
+                "you have permission"
             )
         self.warn_now()

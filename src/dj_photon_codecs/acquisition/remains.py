@@ -41,7 +41,7 @@ def refuse_living(location: Location, claim: Claim | None) -> None:
     if claim is not None and not claim.is_stale:
         raise FormatError(
             f"the movie at {location.label} is being acquired by {claim}: it can be recovered once its writer has "
-            f"ended. If it has, break_claim({location.label!r}) gives up its claim, and what was acquired stays"
+            f"ended. If it has, break_claim({location.label!r}) removes the claim and keeps the acquired frames"
         )
 
 
@@ -133,8 +133,8 @@ class Remains:
             journal = Journal.from_dict(objects[0].head.journal, f"the head of {objects[0].key!r}")
         if journal is None:
             raise FormatError(
-                f"there is nothing to recover at {location.label}: {problem}, and there are no blocks that say what "
-                "they are, or those of several movies"
+                f"there is nothing to recover at {location.label}: {problem}, and no block describes the movie, or "
+                "blocks describe several movies"
             )
         self.journal = journal
         ours = [kept for kept in objects if kept.head.journal.get("token") == journal.token]
@@ -204,7 +204,7 @@ class Remains:
         if not n_frames:
             raise FormatError(
                 f"the unfinished movie at {self.location.label} has no intact chunk of frames: nothing can be "
-                "recovered. It is left as it is"
+                "recovered. It is left unchanged"
             )
         seconds = _latest(self.frames, [block.head for block in self.blocks])
         return Recovery(self.location.label, n_frames, lost, seconds)

@@ -360,8 +360,8 @@ class Storing:
             self._patient_since = now
             room = (self._room - sum(b.is_full and b.written is None for b in list(self.blocks))) * self._stride
             self._warn_later(
-                f"the store does not take frames: {error}. {in_seconds(self.frames - self.stored, self.rate)} wait in "
-                f"memory, which has room for {in_seconds(max(0, room), self.rate)} more; it is tried again"
+                f"the store does not accept frames: {error}. {in_seconds(self.frames - self.stored, self.rate)} wait "
+                f"in memory, which has room for {in_seconds(max(0, room), self.rate)} more; writing is retried"
             )
         self._rescue()
 
@@ -392,4 +392,4 @@ class Storing:
         trouble = self._trouble
         if trouble is not None:
             self._trouble, self._pause, self._spills = None, FIRST_PAUSE, self.setup.spill is not None
-            self._warn_later(f"the store takes frames again, after {time.monotonic() - trouble[1]:.1f} s")
+            self._warn_later(f"the store accepts frames again, after {time.monotonic() - trouble[1]:.1f} s")

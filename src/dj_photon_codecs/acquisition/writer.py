@@ -257,11 +257,11 @@ class PhotonWriter:
     def extend(self, frames: Any, *, numbers: Any = None, times: Any = None) -> None:
         """Append several time points, shape (time, ..., height, width); otherwise like :meth:`append`."""
         if self._movie is not None:
-            raise InvalidMovieError(f"the movie at {self.location} is finished: no frame can be appended to it")
+            raise InvalidMovieError(f"the movie at {self.location} is finished: no more frames can be appended")
         frames = np.asanyarray(frames)
         for name, values in (("numbers", numbers), ("times", times)):
             if values is not None and len(values) != len(frames):
-                raise InvalidMovieError(f"{len(frames)} frames have {len(values)} {name}: give one for each frame")
+                raise InvalidMovieError(f"{len(frames)} frames need as many {name}, got {len(values)}")
         masked = np.ma.getmaskarray(frames) if np.ma.is_masked(frames) else None
         counts = np.ma.getdata(frames, subok=False)
         if len(counts):
@@ -334,7 +334,8 @@ class PhotonWriter:
                 self._end()
         if expected_frames is not None and len(movie) < expected_frames:
             lacking = in_seconds(expected_frames - len(movie), self._recorder.rate)
-            warn(f"of {expected_frames} frames {lacking} are not in the movie at {self.location}", LostFramesWarning)
+            text = f"{lacking} of {expected_frames} are missing from the movie at {self.location}"
+            warn(text, LostFramesWarning)
         self._recorder.warn_now()
         return movie
 
@@ -369,7 +370,7 @@ class PhotonWriter:
                 if self._setup.row is None:
                     self._recorder.clean()
                 else:
-                    error.add_note(f"recover_row({self.location!r}) gives the row")
+                    error.add_note(f"recover_row({self.location!r}) returns the row")
                 self._complete = True
                 self._end()
             except Exception as failure:  # of any type: the user's error must propagate
@@ -391,7 +392,7 @@ def _close_all() -> None:
             movie = writer.close()
             print(f"PhotonWriter: {len(movie)} frames are kept: open_movie({writer.location!r})", file=sys.stderr)
         except Exception as error:  # of any type: the other writers must still be closed
-            lacks = "is not finished" if writer._movie is None else "has no row, which recover_row gives"
+            lacks = "is not finished" if writer._movie is None else "has no row; recover_row returns it"
             print(f"PhotonWriter: the movie at {writer.location} {lacks}: {error}", file=sys.stderr)
         text = f"{writer!r} was not closed before the process ended: use `with PhotonWriter(...) as writer:`"
         with suppress(ResourceWarning):  # if it is raised as an error, the other writers must still be closed

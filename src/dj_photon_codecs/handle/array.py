@@ -297,7 +297,7 @@ class PhotonArray(LazyArray, _ZarrArray):  # type: ignore[misc, override]  # sha
         if calibration.verdict == "unknown":
             raise CalibrationError(
                 f"this movie was stored losslessly because its noise is unknown ({calibration.reason}): "
-                "insert it with PhotonMovie(movie, conversion_gain=..., zero_level=...) to have a stabilised view"
+                "insert it with PhotonMovie(movie, conversion_gain=..., zero_level=...) to get a stabilised view"
             )
         return StabilizedView(self, calibration.conversion_gain, calibration.zero_level)
 

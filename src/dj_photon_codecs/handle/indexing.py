@@ -270,7 +270,7 @@ def _item(item: Any) -> Any:
         try:
             item.indices(0)
         except TypeError as error:
-            raise IndexError(f"a slice has integers, got {item}: {error}") from None
+            raise IndexError(f"a slice takes integers, got {item}: {error}") from None
         return item
     if not isinstance(item, bool | np.bool_):
         try:
@@ -310,7 +310,7 @@ def _check_mask(mask: AnyArray, axis: int, shape: Shape) -> None:
         raise IndexError(f"too many indices: the array has {len(shape)} axes, and the mask has {mask.ndim}")
     for place, (given, size) in enumerate(zip(mask.shape, shape[axis:], strict=False), axis):
         if given != size:
-            raise IndexError(f"a mask has {given} places along axis {place}, and the array has {size}")
+            raise IndexError(f"the mask has length {given} along axis {place}, the array has length {size}")
 
 
 def _inside(index: AnyArray, axis: int, size: int) -> AnyArray:

@@ -81,7 +81,7 @@ class LazyArray(Reductions):
         if most is not None and n_bytes > most:
             raise MemoryError(
                 f"{self.shape} of {wanted} are {n_bytes / 1e9:.1f} GB, and this machine has {most / 1e9:.1f} GB of "
-                f"memory: take a part, as {self._instead('')}"
+                f"memory: read a part, such as {self._instead('')}"
             )
         return np.asarray(self[...]).astype(wanted, copy=False)
 

@@ -227,7 +227,7 @@ def lost_frames_error(reader: ChunkReader) -> MissingChunkError:
     """Return the error for a selection that has frames that were lost before they were stored."""
     return MissingChunkError(
         f"{frames_in_words(reader.lost)} of the movie at {reader.store.location.label} were lost before they were "
-        "stored, and the selection has some of them: read_intact() masks them"
+        "stored, and the selection includes some of them: read_intact() masks them"
     )
 
 

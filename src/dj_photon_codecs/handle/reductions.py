@@ -121,7 +121,7 @@ def _axes(array: Reductions, axis: Axis) -> tuple[int, ...]:
             raise np.exceptions.AxisError(one, n_axes)
         found.append(one % n_axes)
     if len(set(found)) < len(found):
-        raise ValueError(f"axis names an axis twice: {axis}")
+        raise ValueError(f"duplicate value in axis: {axis}")
     return tuple(found)
 
 
@@ -151,7 +151,7 @@ def _reduce(array: Reductions, ufunc: np.ufunc, start: Any, axis: Axis, dtype: n
 def _extreme(array: Reductions, ufunc: np.ufunc, axis: Axis, initial: Any, where: Any) -> AnyArray:
     dtype = array.dtype
     if where is not True and initial is None:
-        raise ValueError(f"{ufunc.__name__} of no values is not known: with where=, give initial= too")
+        raise ValueError(f"{ufunc.__name__} with where= needs initial= too, because where= may select no value")
     limits: Any = np.iinfo(dtype) if dtype.kind in "iu" else None
     lowest, highest = (limits.min, limits.max) if limits else (-np.inf, np.inf)
     start = dtype.type(highest if ufunc is np.minimum else lowest)
