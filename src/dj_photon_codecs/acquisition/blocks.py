@@ -98,9 +98,8 @@ def without_uncodable(frame: AnyArray, limits: tuple[float, float] | None, maske
         return frame, None
     originals = frame[mask]
     if bad.any():
-        originals_of_bad = frame[bad]
         frame = frame.copy()
-        frame[bad] = np.clip(np.nan_to_num(originals_of_bad, nan=high, posinf=high, neginf=low), low, high)
+        frame[bad] = np.clip(np.nan_to_num(frame[bad], nan=high, posinf=high, neginf=low), low, high)
     return frame, {"mask": _packed(np.packbits(mask)), "values": _packed(originals), "out_of_range": int(bad.sum())}
 
 

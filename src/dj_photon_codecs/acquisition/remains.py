@@ -98,10 +98,6 @@ class _StoredBlock:
     kept: list[_Kept]
     blank: Runs = ()
 
-    @property
-    def is_there(self) -> bool:
-        return bool(self.kept) or bool(self.written.checksums.any())
-
 
 def journal_of_blocks(location: Location, keys: list[str]) -> Journal | None:
     """Return the latest journal in a block or a frame object, or None."""
@@ -149,8 +145,8 @@ class Remains:
         places = [index for key in self._keys if (index := block_index(key)) is not None]
         n_blocks = 1 + max([*places, *(kept.head.first_frame // self._stride for kept in self.frames)], default=-1)
         blocks = [self._read_block(index) for index in range(n_blocks)]
-        while blocks and not blocks[-1].is_there:  # frames lost at the end were never part of the movie
-            blocks.pop()
+        while blocks and not blocks[-1].kept and not blocks[-1].written.checksums.any():
+            blocks.pop()  # frames lost at the end were never part of the movie
         return [*blocks[:-1], self._ended(blocks[-1])] if blocks else []
 
     def _read_block(self, index: int) -> _StoredBlock:

@@ -325,7 +325,7 @@ def _inside(index: AnyArray, axis: int, size: int) -> AnyArray:
 def _points(axes: tuple[int, ...], indices: tuple[AnyArray, ...]) -> Run | Points:
     """Return points, as a run if they are evenly spaced."""
     run = _as_slice(indices[0]) if len(axes) == 1 else None
-    return Run(axes, range(run.start, run.stop, run.step or 1)) if isinstance(run, slice) else Points(axes, indices)
+    return Run(axes, range(run.start, run.stop, run.step)) if isinstance(run, slice) else Points(axes, indices)
 
 
 def _as_slice(index: AnyArray) -> slice | AnyArray:
