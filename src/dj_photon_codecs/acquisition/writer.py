@@ -262,8 +262,11 @@ class PhotonWriter:
         for name, values in (("numbers", numbers), ("times", times)):
             if values is not None and len(values) != len(frames):
                 raise InvalidMovieError(f"{len(frames)} frames need as many {name}, got {len(values)}")
-        masked = np.ma.getmaskarray(frames) if np.ma.is_masked(frames) else None
-        counts = np.ma.getdata(frames, subok=False)
+        masked = None
+        if isinstance(frames, np.ma.MaskedArray):
+            masked = np.ma.getmaskarray(frames) if np.ma.is_masked(frames) else None
+            frames = frames.data
+        counts = np.asarray(frames)
         if len(counts):
             self._recorder_for(counts).take(counts, numbers, times, masked)
 
