@@ -256,7 +256,7 @@ def test_the_same_frames_make_the_same_bytes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("frame", "error", "message"),
     [
-        (np.zeros((64, 63), np.uint16), InvalidMovieError, r"frame 40 has shape \(64, 63\).*alike"),
+        (np.zeros((64, 63), np.uint16), InvalidMovieError, r"frame 40 has shape \(64, 63\).*must match"),
         (np.zeros((64, 64), np.int32), MovieTypeError, "frame 40 has .* dtype int32.*uint16"),
     ],
     ids=["shape", "dtype"],
@@ -318,6 +318,16 @@ def test_masked_frames_keep_counts_and_mask(tmp_path: Path) -> None:
     for frame in range(len(counts)):
         np.testing.assert_array_equal(data.replaced(frame)[0], mask[frame])
         np.testing.assert_array_equal(data.replaced(frame)[1], counts[frame][mask[frame]])
+
+
+def test_without_frame_data_nothing_is_replaced(tmp_path: Path) -> None:
+    with PhotonWriter(tmp_path / "m", calibration=NOISE) as writer:
+        writer.extend(camera(STRIDE))
+    mask, values = read_frame_data(writer.movie).replaced(0)
+    assert mask.shape == (64, 64)
+    assert not mask.any()
+    assert values.dtype == np.uint16
+    assert len(values) == 0
 
 
 def test_no_frames_are_no_movie(tmp_path: Path) -> None:

@@ -49,10 +49,6 @@ class Block:
         """True if it has no room for another frame."""
         return self.filled == self.stride
 
-    def info(self, start: int, stop: int) -> Json:
-        """Return :func:`info_of` frames ``start`` to ``stop``."""
-        return info_of(self.facts[start:stop])
-
 
 def info_of(facts: Sequence[Json]) -> Json:
     """Return frame metadata as one list per field, without fields that no frame has."""
@@ -102,9 +98,8 @@ def without_uncodable(frame: AnyArray, limits: tuple[float, float] | None, maske
         return frame, None
     originals = frame[mask]
     if bad.any():
-        originals_of_bad = frame[bad]
         frame = frame.copy()
-        frame[bad] = np.clip(np.nan_to_num(originals_of_bad, nan=high, posinf=high, neginf=low), low, high)
+        frame[bad] = np.clip(np.nan_to_num(frame[bad], nan=high, posinf=high, neginf=low), low, high)
     return frame, {"mask": _packed(np.packbits(mask)), "values": _packed(originals), "out_of_range": int(bad.sum())}
 
 

@@ -20,7 +20,7 @@ from ..storage.documents import read_object
 from ..storage.journal import FRAME_DATA
 from ..storage.location import Location
 from ..storage.record import ATTRIBUTE
-from .blocks import unpacked
+from .blocks import UNKNOWN, unpacked
 
 #: Names of arrays in the file that users may not use.
 _OURS = ("number", "time", "blank", "repeated", "replaced_frames", "replaced")
@@ -54,7 +54,7 @@ class FrameData:
     replaced_frames: AnyArray
     arrays: dict[str, AnyArray] = field(default_factory=dict)
     _replaced: dict[int, Json] = field(default_factory=dict, repr=False)
-    _frame: tuple[tuple[int, ...], str] = ((), "uint8")
+    _frame: tuple[tuple[int, ...], np.dtype[Any]] = ((), np.dtype(np.uint8))
 
     __repr__ = brief_repr
 
@@ -89,7 +89,7 @@ class FrameData:
             return np.zeros(shape, bool), np.empty(0, dtype)
         size = int(np.prod(shape))
         mask = np.unpackbits(unpacked(found["mask"], np.dtype(np.uint8)), count=size).astype(bool)
-        return mask.reshape(shape), unpacked(found["values"], np.dtype(dtype))
+        return mask.reshape(shape), unpacked(found["values"], dtype)
 
 
 def packed_frame_data(
@@ -100,9 +100,9 @@ def packed_frame_data(
     ``parts`` are runs of frames in time order: index of the first frame, number of frames, and their metadata.
     """
     content: dict[str, AnyArray] = {name: np.asarray(value) for name, value in arrays.items()}
-    for name, nothing in (("number", -1), ("time", float("nan")), ("blank", False)):
+    for name in ("number", "time", "blank"):
         if any(name in info for *_, info in parts):
-            content[name] = np.concatenate([info.get(name, [nothing] * n) for _, n, info in parts])
+            content[name] = np.concatenate([info.get(name, [UNKNOWN[name]] * n) for _, n, info in parts])
     if repeated:
         content["repeated"] = np.asarray(repeated, np.int64)
     replaced = {
@@ -128,8 +128,8 @@ def check_arrays(arrays: dict[str, Any]) -> None:
         array = np.asarray(value)
         if name in _OURS or not name.isidentifier() or array.dtype.hasobject or array.dtype.kind == "V":
             raise InvalidMovieError(
-                f"array {name!r} of {array.dtype} cannot be stored beside the movie: its name is an identifier other "
-                f"than {', '.join(_OURS)}, and it holds numbers, texts or times"
+                f"array {name!r} of {array.dtype} cannot be stored with the movie: a name must be an identifier other "
+                f"than {', '.join(_OURS)}, and an array must contain numbers, strings or times"
             )
 
 
@@ -138,7 +138,7 @@ def check_attributes(attributes: Any) -> Json:
     found = dict(attributes or {})
     if ATTRIBUTE in found or not all(isinstance(name, str) for name in found):
         raise InvalidMovieError(
-            f"attributes have texts for names, and none is {ATTRIBUTE!r}: got {sorted(map(str, found))}"
+            f"names of attributes must be strings other than {ATTRIBUTE!r}, got {sorted(map(str, found))}"
         )
     return found
 
@@ -168,12 +168,11 @@ def read_frame_data(movie: Any) -> FrameData:
     movie = movie if isinstance(movie, PhotonArray) else open_movie(movie)
     location: Location = movie._location
     content = submit(read_object(location, FRAME_DATA)).result()
-    nothing = np.empty(0, np.int64)
-    if content is None:
-        return FrameData(nothing, np.empty(0), np.empty(0, bool), nothing, nothing)
+    nothing, found = np.empty(0, np.int64), dict[str, AnyArray]()
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as file:
-            found = {name: file[name] for name in file.files}
+        if content is not None:
+            with np.load(io.BytesIO(content), allow_pickle=False) as file:
+                found = {name: file[name] for name in file.files}
         lines = found.pop("replaced", np.empty(0, np.uint8)).tobytes().decode().splitlines()
         frames = found.get("replaced_frames", nothing)
         replaced = dict(zip(frames.tolist(), map(json.loads, lines), strict=True))
@@ -187,5 +186,5 @@ def read_frame_data(movie: Any) -> FrameData:
         found.pop("replaced_frames", nothing),
         found,
         replaced,
-        (movie.shape[1:], np.dtype(movie.dtype).name),
+        (movie.shape[1:], movie.dtype),
     )

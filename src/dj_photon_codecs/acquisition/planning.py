@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .._arguments import check
 from .._typing import Json
 from ..calibration import Calibration, calibrate
 from ..errors import ConfigurationError
@@ -56,27 +57,18 @@ class Setup:
         if PROFILES[profile].legacy:
             raise ConfigurationError(
                 f"the {profile} profile needs to know the highest count before the first frame is written: acquire "
-                f"with the lossless profile, and write_movie(path, movie, profile={profile!r}) from that"
+                f"with the lossless profile, then convert the movie with write_movie(path, movie, profile={profile!r})"
             )
         self.compressors()
-        for name, value, ok, allowed in (
-            ("backlog_bytes", self.backlog_bytes, self.backlog_bytes >= 1, "a positive number of bytes"),
-            (
-                "flush_seconds",
-                self.flush_seconds,
-                self.flush_seconds is None or self.flush_seconds > 0,
-                "a positive time in seconds, or None",
-            ),
-            ("patience_seconds", self.patience_seconds, self.patience_seconds >= 0, "a time in seconds"),
-            ("gaps", self.gaps, self.gaps in ("record", "blank"), "'record' or 'blank'"),
-        ):
-            if not ok:
-                raise ConfigurationError(f"{name} must be {allowed}, got {value!r}")
+        interval, patience = self.flush_seconds, self.patience_seconds
+        check(self.backlog_bytes >= 1, "backlog_bytes", self.backlog_bytes, "a positive number of bytes")
+        check(interval is None or interval > 0, "flush_seconds", interval, "a positive time in seconds, or None")
+        check(patience >= 0, "patience_seconds", patience, "a time in seconds")
+        check(self.gaps in ("record", "blank"), "gaps", self.gaps, "'record' or 'blank'")
         object.__setattr__(self, "attributes", check_attributes(self.attributes))
         if self.spill_to is not None:
             folder = Location.of(self.spill_to)
-            if not folder.is_local:
-                raise ConfigurationError(f"spill_to must be a local folder, got {folder.label}")
+            check(folder.is_local, "spill_to", folder.label, "a local folder")
             own = os.path.join(folder.root, os.urandom(8).hex())  # other writers may spill there too
             object.__setattr__(self, "spill", Location.of(own))
 

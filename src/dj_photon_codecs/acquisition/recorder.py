@@ -15,6 +15,7 @@ from .._warn import warn
 from ..errors import AcquisitionWarning, InvalidMovieError, MovieTypeError, StorageError
 from ..storage.chunks import ChunkReader
 from ..storage.documents import JOURNAL
+from ..storage.journal import head_key
 from ..storage.location import ProcessStore
 from .blocks import Block, facts_of, without_uncodable
 from .planning import LOG, highest
@@ -40,16 +41,12 @@ class Recorder(Storing):
         if frames.shape[1:] != self.frame_shape or frames.dtype.newbyteorder("=") != self.dtype:
             error = MovieTypeError if frames.shape[1:] == self.frame_shape else InvalidMovieError
             raise error(
-                f"frame {self.frames} has shape {frames.shape[1:]} and dtype {frames.dtype}, those before it have "
-                f"{self.frame_shape} and {self.dtype}: all frames of a movie are alike"
+                f"frame {self.frames} has shape {frames.shape[1:]} and dtype {frames.dtype}, but the first frame has "
+                f"{self.frame_shape} and {self.dtype}: all frames of a movie must match"
             )
-        plain = numbers is None and times is None and masked is None
-        plain = plain and self.dtype.kind != "f" and self.dtype.itemsize <= 2
         with self._cond:  # calls from several threads do not interleave
-            if plain:
-                start = 0
-                while start < len(frames):
-                    start += self._copy(frames[start:])
+            if numbers is None and times is None and masked is None and self._limits() is None:
+                self._place(frames, [{}] * len(frames))
             else:
                 for place, frame in enumerate(frames):
                     number, at, mask = (None if each is None else each[place] for each in (numbers, times, masked))
@@ -59,19 +56,7 @@ class Recorder(Storing):
     def adopt(self, frames: AnyArray, info: Json) -> None:
         """Accept recovered frames and their metadata."""
         with self._cond:
-            for place, frame in enumerate(frames):
-                self._place(frame, facts_of(info, place))
-
-    def _copy(self, frames: AnyArray) -> int:
-        """Accept as many frames as fit into the block, and return their number."""
-        block = self._block_with_room()
-        place = block.filled
-        n = min(len(frames), self._stride - place)
-        assert block.counts is not None
-        block.counts[place : place + n] = frames[:n]
-        block.facts[place : place + n] = [{}] * n  # clears the rest of an interrupted attempt
-        self._commit(block, place + n)
-        return n
+            self._place(frames, [facts_of(info, place) for place in range(len(frames))])
 
     def _take_one(self, frame: AnyArray, number: Any, at: Any, mask: Any) -> None:
         facts: Json = {}
@@ -81,18 +66,18 @@ class Recorder(Storing):
                 return
         if at is not None:
             facts["time"] = float(at)
-        low, high = limits = self._limits()
-        holds_all = not self.setup.options.rounds or (self.dtype.kind != "f" and self.dtype.itemsize <= 2)
-        frame, replaced = without_uncodable(frame, None if holds_all else limits, mask)
+        limits = self._limits()
+        frame, replaced = without_uncodable(frame, limits, mask)
         if replaced is not None:
             facts["replaced"] = replaced
-            if replaced["out_of_range"]:
+            if limits is not None and replaced["out_of_range"]:
+                low, high = limits
                 self._warn_later(
-                    f"frame {self.frames} has {replaced['out_of_range']} pixels that are no counts from {low:g} to "
-                    f"{high:g}: the movie has the nearest of these instead (NaN: {high:g}), and "
-                    "read_frame_data(movie) has the original values"
+                    f"frame {self.frames} has {replaced['out_of_range']} pixels outside the range {low:g} to {high:g}: "
+                    f"the movie stores the nearest value in the range (NaN becomes {high:g}), and "
+                    "read_frame_data(movie) returns the original values"
                 )
-        self._place(frame, facts)
+        self._place(frame[np.newaxis], [facts])
 
     def _fits(self, number: int, frame: AnyArray) -> bool:
         """Return False for a repeat of the last frame; warn of gaps, and fill them if the user asked for that."""
@@ -101,34 +86,36 @@ class Recorder(Storing):
             return True
         if number == last and self._repeats_last(frame):
             self.repeats.append(self.frames)
-            self._warn_later(f"frame {self.frames}: the camera sent number {number} twice, and the second was left out")
+            self._warn_later(f"frame {self.frames}: the camera sent number {number} twice, and the second was dropped")
             return False
         gap = number - last - 1
         if gap > 0:
             missing = in_seconds(gap, self.rate)
             self._warn_later(f"{missing} are missing before frame {self.frames}: numbers {last + 1} to {number - 1}")
         else:
-            self._warn_later(f"frame {self.frames} has number {number} after {last}: it is stored where it came")
+            self._warn_later(f"frame {self.frames} has number {number} after {last}: it is stored in order of arrival")
         if self.setup.gaps == "blank" and 0 < gap <= LONGEST_GAP:
             for missed in range(last + 1, number):
-                self._place(np.zeros(self.frame_shape, self.dtype), {"number": missed, "blank": True})
+                self._place(np.zeros((1, *self.frame_shape), self.dtype), [{"number": missed, "blank": True}])
         return True
 
-    def _place(self, frame: AnyArray, facts: Json) -> None:
-        block = self._block_with_room()
-        place = block.filled
-        assert block.counts is not None
-        block.counts[place] = frame
-        block.facts[place] = facts
-        self._commit(block, place + 1)
-
-    def _commit(self, block: Block, filled: int) -> None:
-        self._latest = block.latest = time.monotonic()
-        if block.filled == block.kept:
-            block.since = self._latest
-        block.filled = filled
-        if filled == self._stride:
-            self._cond.notify_all()
+    def _place(self, frames: AnyArray, facts: list[Json]) -> None:
+        """Copy frames and their metadata into blocks; assigning ``filled`` accepts them."""
+        done = 0
+        while done < len(frames):
+            block = self._block_with_room()
+            place = block.filled
+            n = min(len(frames) - done, self._stride - place)
+            assert block.counts is not None
+            block.counts[place : place + n] = frames[done : done + n]
+            block.facts[place : place + n] = facts[done : done + n]
+            self._latest = block.latest = time.monotonic()
+            if place == block.kept:
+                block.since = self._latest
+            block.filled = place + n
+            if block.is_full:
+                self._cond.notify_all()
+            done += n
 
     def _block_with_room(self) -> Block:
         block = self.blocks[-1] if self.blocks else None
@@ -144,13 +131,17 @@ class Recorder(Storing):
 
     def _repeats_last(self, frame: AnyArray) -> bool:
         """Return True if a frame equals the last one; False if the last one is no longer in memory."""
-        for block in self.blocks[-2:][::-1]:
-            if block.filled and block.counts is not None:
-                return bool(np.array_equal(block.counts[block.filled - 1], frame))
-        return False
+        block = self._last_block()
+        counts = None if block is None else block.counts
+        return block is not None and counts is not None and np.array_equal(counts[block.filled - 1], frame)
 
-    def _limits(self) -> tuple[float, float]:
-        """Return the lowest and highest count that the movie can store; a guess until the noise is known."""
+    def _limits(self) -> tuple[float, float] | None:
+        """Return the lowest and highest count that the movie can store, or None if it can store every value.
+
+        The limits are a guess until the noise is known.
+        """
+        if not self.setup.options.rounds or (self.dtype.kind != "f" and self.dtype.itemsize <= 2):
+            return None
         values = self._journal.values
         if values is not None:
             return values.low, values.high
@@ -184,14 +175,14 @@ class Recorder(Storing):
             waiting = in_seconds(self.frames - self.stored, self.rate)
             raise StorageError(
                 f"the store has failed for {time.monotonic() - trouble[1]:.0f} s: {trouble[0]}. {waiting} are kept in "
-                "memory: mend the store and call retry() or close() again"
+                "memory: repair the store, then call retry() or close() again"
             ) from trouble[0]
 
     def _require_own_process(self) -> None:
         if os.getpid() != self._pid:
             raise InvalidMovieError(
-                f"this PhotonWriter belongs to process {self._pid}, and was inherited by process {os.getpid()}: make "
-                "one in the process that appends"
+                f"this PhotonWriter belongs to process {self._pid} and was inherited by process {os.getpid()}: create "
+                "one in the process that appends frames"
             )
 
     def warn_now(self) -> None:
@@ -267,11 +258,13 @@ class Recorder(Storing):
     def clean(self) -> None:
         """Remove objects that only an unfinished movie needs."""
         keys = [key for block in self.blocks for location, key in block.places if location == self.location]
+        if not self._writer.has_shards:
+            keys += [head_key(block.first_frame) for block in self.blocks]
         keys = [*dict.fromkeys(keys + self._left), JOURNAL] if self._target.keeps_journal else []
         left = remove_each(self._target, keys)
         if left:
             self._warn_later(
                 f"{len(left)} objects could not be removed, and do no harm: {', '.join(left[:20])}. Remove them once "
-                "you may"
+                "you have permission"
             )
         self.warn_now()

@@ -67,7 +67,7 @@ def recover_movie(store: Any, *, spilled: Any = None) -> PhotonArray:
         n_lost = sum(stop - start for start, stop in plan.lost)
         warn(
             f"{plan.in_seconds(n_lost)} of the movie recovered at {location.label} are lost, in whole or in part: "
-            f"{frames_in_words(plan.lost)}. They were not stored, or are damaged: reading them raises, and "
+            f"{frames_in_words(plan.lost)}. They were not stored, or are damaged: reading them raises an error, and "
             "movie.read_intact() masks them",
             LostFramesWarning,
         )
@@ -118,8 +118,8 @@ def recover_row(store: Any, *, spilled: Any = None) -> Json:
         journal = journal_of_blocks(location, submit(Target(location).keys()).result())
     if journal is None or not journal.row:
         raise FormatError(
-            f"no row is known of what is at {location.label}: it was not acquired with PhotonWriter.for_row, or its "
-            "row was inserted"
+            f"no row is recorded for the movie at {location.label}: it was not acquired with PhotonWriter.for_row, or "
+            "its row was inserted"
         )
     return row_of_ticket(journal.row, recover_movie(location, spilled=spilled))
 

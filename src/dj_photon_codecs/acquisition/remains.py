@@ -41,7 +41,7 @@ def refuse_living(location: Location, claim: Claim | None) -> None:
     if claim is not None and not claim.is_stale:
         raise FormatError(
             f"the movie at {location.label} is being acquired by {claim}: it can be recovered once its writer has "
-            f"ended. If it has, break_claim({location.label!r}) gives up its claim, and what was acquired stays"
+            f"ended. If it has, break_claim({location.label!r}) removes the claim and keeps the acquired frames"
         )
 
 
@@ -98,10 +98,6 @@ class _StoredBlock:
     kept: list[_Kept]
     blank: Runs = ()
 
-    @property
-    def is_there(self) -> bool:
-        return bool(self.kept) or bool(self.written.checksums.any())
-
 
 def journal_of_blocks(location: Location, keys: list[str]) -> Journal | None:
     """Return the latest journal in a block or a frame object, or None."""
@@ -133,13 +129,14 @@ class Remains:
             journal = Journal.from_dict(objects[0].head.journal, f"the head of {objects[0].key!r}")
         if journal is None:
             raise FormatError(
-                f"there is nothing to recover at {location.label}: {problem}, and there are no blocks that say what "
-                "they are, or those of several movies"
+                f"there is nothing to recover at {location.label}: {problem}, and no block describes the movie, or "
+                "blocks describe several movies"
             )
         self.journal = journal
         ours = [kept for kept in objects if kept.head.journal.get("token") == journal.token]
+        ours.sort(key=lambda kept: (kept.head.first_frame, kept.head.n_frames))
         #: Frame objects in time order; only the longest of those that start at the same frame.
-        self.frames = list({kept.head.first_frame: kept for kept in sorted(ours, key=_order)}.values())
+        self.frames = list({kept.head.first_frame: kept for kept in ours}.values())
         self.blocks = [] if journal.metadata is None else self._read_blocks(journal.metadata)
 
     def _read_blocks(self, metadata: ArrayMetadata) -> list[_StoredBlock]:
@@ -148,8 +145,8 @@ class Remains:
         places = [index for key in self._keys if (index := block_index(key)) is not None]
         n_blocks = 1 + max([*places, *(kept.head.first_frame // self._stride for kept in self.frames)], default=-1)
         blocks = [self._read_block(index) for index in range(n_blocks)]
-        while blocks and not blocks[-1].is_there:  # frames lost at the end were never part of the movie
-            blocks.pop()
+        while blocks and not blocks[-1].kept and not blocks[-1].written.checksums.any():
+            blocks.pop()  # frames lost at the end were never part of the movie
         return [*blocks[:-1], self._ended(blocks[-1])] if blocks else []
 
     def _read_block(self, index: int) -> _StoredBlock:
@@ -174,8 +171,7 @@ class Remains:
         """Set the length of the last block: from its head, or else as many frames as its chunks can hold."""
         checksums, per_chunk = block.written.checksums, self.reader.grid.chunk[0]
         there = np.flatnonzero(checksums.reshape(len(checksums), -1).any(axis=1))
-        n_frames = max((kept.head.first_frame + kept.head.n_frames for kept in block.kept), default=0)
-        n_frames = max(0, n_frames - block.index * self._stride)
+        n_frames = max(0, _end_of(block.kept) - block.index * self._stride)
         if len(there):
             in_chunks = int(there[-1] + 1) * per_chunk
             n_frames = max(n_frames, in_chunks if block.head is None else block.head.n_frames)
@@ -192,29 +188,22 @@ class Remains:
             bad[block.head.n_frames :] = True
         return bad, bad & _uncovered(block.kept, block.index * self._stride, block.n_frames)
 
-    @property
-    def lost(self) -> Runs:
-        """Runs of frames before the last one that cannot be read completely."""
-        if self.journal.metadata is None:
-            return _runs(_uncovered(self.frames, 0, self._n_kept))
-        found = [_runs(self._bad(block)[1], block.index * self._stride) + block.blank for block in self.blocks]
-        return joined_runs(run for runs in found for run in runs)
-
-    @property
-    def _n_kept(self) -> int:
-        return max((kept.head.first_frame + kept.head.n_frames for kept in self.frames), default=0)
-
     def plan(self) -> Recovery:
         """Describe the movie that can be recovered; raise FormatError if no frame can be."""
-        n_frames = self._n_kept if self.journal.metadata is None else sum(block.n_frames for block in self.blocks)
+        if self.journal.metadata is None:
+            n_frames = _end_of(self.frames)
+            lost = _runs(_uncovered(self.frames, 0, n_frames))
+        else:
+            n_frames = sum(block.n_frames for block in self.blocks)
+            found = [_runs(self._bad(block)[1], block.index * self._stride) + block.blank for block in self.blocks]
+            lost = joined_runs(run for runs in found for run in runs)
         if not n_frames:
             raise FormatError(
                 f"the unfinished movie at {self.location.label} has no intact chunk of frames: nothing can be "
-                "recovered. It is left as it is"
+                "recovered. It is left unchanged"
             )
-        heads = [kept.head for kept in self.frames] + [block.head for block in self.blocks if block.head]
-        seconds = max((head.seconds for head in heads if head.seconds is not None), default=None)
-        return Recovery(self.location.label, n_frames, self.lost, seconds)
+        seconds = _latest(self.frames, [block.head for block in self.blocks])
+        return Recovery(self.location.label, n_frames, lost, seconds)
 
     def finish(self, claimed: Claimed) -> PhotonArray:
         """Write the missing parts and the metadata, and open the movie."""
@@ -224,20 +213,16 @@ class Remains:
         if journal.metadata is None or journal.record is None:
             documents = self._record_anew(claimed, n_frames)
         else:
-            needs = [(self._bad(block)[0] & ~self._bad(block)[1]).any() for block in self.blocks]
-            self.blocks = [
-                self._rewritten(target, block) if kept_has_more else block
-                for block, kept_has_more in zip(self.blocks, needs, strict=True)
-            ]
+            found = [(block, *self._bad(block)) for block in self.blocks]
+            self.blocks = [self._rewritten(target, b) if (bad & ~lost).any() else b for b, bad, lost in found]
             record = replace(journal.record, lost=joined_runs(run for block in self.blocks for run in block.blank))
             written = [block.written for block in self.blocks]
             documents = finished_documents(journal.metadata, record, n_frames, written)
-            infos = [{} if block.head is None else block.head.info for block in self.blocks]
-            parts = [(b.index * self._stride, b.n_frames, info) for b, info in zip(self.blocks, infos, strict=True)]
+            parts = [(b.index * self._stride, b.n_frames, b.head.info if b.head else {}) for b in self.blocks]
             claimed.check()
             documents = put_beside(target, documents, Beside(packed_frame_data(parts, {}, []), journal.attributes))
             put_documents(target, documents)
-            whole = [b for b, needed in zip(self.blocks, needs, strict=True) if not (needed or self._bad(b)[0].any())]
+            whole = [block for block in self.blocks if not self._bad(block)[0].any()]
             self._used |= {kept.key for block in whole for kept in block.kept if kept.location == self.location}
         # Objects that the movie has a verified copy of, and the journal unless recover_row may still need it.
         done = [*self._used, *(key for key in self._keys if key.startswith(KEPT) and key.endswith(".head"))]
@@ -294,7 +279,8 @@ class Remains:
                     gone.append((coords[0] - block.index * grid.per_object[0], *coords[1:]))
                 else:  # the chunk is written with the frames that were found
                     blank[start : start + grid.chunk[0]] |= needed
-        head = Head(first, block.n_frames, info_of(facts), self.journal.to_dict(), seconds=_latest(block))
+        seconds = _latest(block.kept, [block.head])
+        head = Head(first, block.n_frames, info_of(facts), self.journal.to_dict(), seconds=seconds)
         encoding = plan_encoding(
             profile_named(record.profile), counts.dtype, values, record.calibration, record.step, metadata.zarr_format
         )
@@ -333,13 +319,13 @@ class Remains:
         return documents
 
 
-def _order(kept: _Kept) -> tuple[int, int]:
-    return kept.head.first_frame, kept.head.n_frames
+def _end_of(objects: list[_Kept]) -> int:
+    return max((kept.head.first_frame + kept.head.n_frames for kept in objects), default=0)
 
 
-def _latest(block: _StoredBlock) -> float | None:
-    heads = [kept.head for kept in block.kept] + ([block.head] if block.head else [])
-    return max((head.seconds for head in heads if head.seconds is not None), default=None)
+def _latest(objects: list[_Kept], heads: list[Head | None]) -> float | None:
+    found = [kept.head.seconds for kept in objects] + [head.seconds for head in heads if head is not None]
+    return max((seconds for seconds in found if seconds is not None), default=None)
 
 
 def _frames_in(location: Location) -> list[_Kept]:

@@ -118,14 +118,13 @@ async def check_first(location: Location, plan: Plan, counts: AnyArray, *, heade
             await check_first_object(location, plan.metadata, plan.encoding, counts)
             if headed:
                 await read_head(location, plan.metadata.encode_chunk_key((0,) * counts.ndim))
+            return
         except ReadBackError:
             if not left:
                 raise
         except DamagedChunkError as error:
             if not left:
                 raise ReadBackError(f"the first block does not read back as it was written: {error}") from error
-        else:
-            return
 
 
 def remove_each(target: Target, keys: list[str]) -> list[str]:

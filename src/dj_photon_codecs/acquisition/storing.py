@@ -34,7 +34,7 @@ from ..storage.object_writer import ObjectWriter, Written
 from ..storage.plan import Plan, finished_documents
 from ..storage.readback import ReadBackError
 from ..storage.writer import put_documents
-from .blocks import Block, Frames
+from .blocks import Block, Frames, info_of
 from .frame_data import packed_frame_data
 from .planning import LOG, Setup, plan_recording
 from .status import AcquisitionStatus, in_seconds
@@ -141,12 +141,14 @@ class Storing:
             trouble=None if (trouble := self._trouble) is None else str(trouble[0]),
         )
 
+    def _last_block(self) -> Block | None:
+        """Return the block of the last frame."""
+        return next((block for block in self.blocks[-2:][::-1] if block.filled), None)
+
     def _last_number(self) -> int | None:
         """Return the camera's number of the last frame, or None if it has none."""
-        for block in self.blocks[-2:][::-1]:
-            if block.filled:
-                return block.facts[block.filled - 1].get("number")
-        return None
+        block = self._last_block()
+        return None if block is None else block.facts[block.filled - 1].get("number")
 
     def _warn_later(self, text: str) -> None:
         """Log a warning, and queue it for the thread that appends; at most 100 are queued."""
@@ -200,9 +202,8 @@ class Storing:
 
     def _write_journal(self) -> None:
         if self._journal_written is not self._journal:
-            journal = self._journal
-            submit(write_journal(self._target, journal)).result()
-            self._journal_written = journal
+            submit(write_journal(self._target, self._journal)).result()
+            self._journal_written = self._journal
 
     def _chores(self) -> None:
         now = time.monotonic()
@@ -280,12 +281,10 @@ class Storing:
         sharded = self._writer.has_shards
         written = await self._writer.write_block(counts, block.index, head=head if sharded else b"")
         if head and not sharded:
-            key = head_key(block.first_frame)
-            await self._target.put(key, buffer_of(head))
-            block.places.append((self.location, key))
+            await self._target.put(head_key(block.first_frame), buffer_of(head))
         if block.index == 0:
             await check_first(self.location, self._plan, counts, headed=bool(head) and sharded)
-        if any(key.endswith(".frames") for _, key in block.places):
+        if block.places:
             reader = ChunkReader(self._plan.metadata, ProcessStore(self.location))
             await asyncio.to_thread(check_block, reader, block.index, written)
         return written
@@ -301,8 +300,7 @@ class Storing:
             if counts is not None and block.is_full and not self._spare:
                 self._spare.append(counts)
             self._cond.notify_all()
-        kept = [place for place in block.places if place[1].endswith(".frames")]
-        block.places = [place for place in block.places if place not in kept]
+        kept, block.places = block.places, []
         for location in dict.fromkeys(location for location, _ in kept):
             keys = [key for where, key in kept if where == location]
             if location != self.location:
@@ -315,17 +313,16 @@ class Storing:
         if block.counts is None:
             counts = np.empty((self._stride, *self.frame_shape), self.dtype)
             for location, key in block.places:
-                if key.endswith(".frames"):
-                    head, frames = get_frames(location, key)
-                    start = head.first_frame - block.first_frame
-                    counts[start : start + len(frames)] = frames
+                head, frames = get_frames(location, key)
+                start = head.first_frame - block.first_frame
+                counts[start : start + len(frames)] = frames
             block.counts = counts
         return block.counts
 
     def _head(self, block: Block, start: int, stop: int) -> Head:
         seconds = round(block.latest - self._began, 3)
-        info, journal = block.info(start, stop), self._journal.to_dict()
-        return Head(block.first_frame + start, stop - start, info, journal, seconds=seconds)
+        info = info_of(block.facts[start:stop])
+        return Head(block.first_frame + start, stop - start, info, self._journal.to_dict(), seconds=seconds)
 
     def _keep_frames(self, target: DurableTarget, *, everything: bool) -> None:
         """Store frames of unwritten blocks in frame objects: those that waited ``flush_seconds``, or all."""
@@ -346,7 +343,7 @@ class Storing:
         written = [block.written for block in self.blocks if block.written is not None]
         record = replace(self._plan.record, lost=self.lost)
         documents = finished_documents(self._plan.metadata, record, self.frames, written)
-        parts = [(block.first_frame, block.filled, block.info(0, block.filled)) for block in self.blocks]
+        parts = [(block.first_frame, block.filled, info_of(block.facts[: block.filled])) for block in self.blocks]
         frame_data = packed_frame_data(parts, self.setup.arrays, self.repeats)
         documents = put_beside(self._target, documents, Beside(frame_data, self.setup.attributes))
         put_documents(self._target, documents)
@@ -363,8 +360,8 @@ class Storing:
             self._patient_since = now
             room = (self._room - sum(b.is_full and b.written is None for b in list(self.blocks))) * self._stride
             self._warn_later(
-                f"the store does not take frames: {error}. {in_seconds(self.frames - self.stored, self.rate)} wait in "
-                f"memory, which has room for {in_seconds(max(0, room), self.rate)} more; it is tried again"
+                f"the store does not accept frames: {error}. {in_seconds(self.frames - self.stored, self.rate)} wait "
+                f"in memory, which has room for {in_seconds(max(0, room), self.rate)} more; writing is retried"
             )
         self._rescue()
 
@@ -395,4 +392,4 @@ class Storing:
         trouble = self._trouble
         if trouble is not None:
             self._trouble, self._pause, self._spills = None, FIRST_PAUSE, self.setup.spill is not None
-            self._warn_later(f"the store takes frames again, after {time.monotonic() - trouble[1]:.1f} s")
+            self._warn_later(f"the store accepts frames again, after {time.monotonic() - trouble[1]:.1f} s")

@@ -128,8 +128,8 @@ class PhotonWriter:
         written_as = WriteOptions(
             step=step, profile=profile, compressors=compressors, zarr_format=zarr_format, progress=False
         )
-        others = (backlog_bytes, flush_seconds, spill_to, sync, patience_seconds, gaps, attributes)
-        self._open(Location.of(store), Setup(written_as, calibration, *others))
+        others = (calibration, backlog_bytes, flush_seconds, spill_to, sync, patience_seconds, gaps, attributes)
+        self._open(Location.of(store), Setup(written_as, *others))
 
     def _open(
         self, location: Location, setup: Setup, finished: Callable[[PhotonArray], None] = lambda movie: None
@@ -257,18 +257,18 @@ class PhotonWriter:
     def extend(self, frames: Any, *, numbers: Any = None, times: Any = None) -> None:
         """Append several time points, shape (time, ..., height, width); otherwise like :meth:`append`."""
         if self._movie is not None:
-            raise InvalidMovieError(f"the movie at {self.location} is finished: no frame can be appended to it")
+            raise InvalidMovieError(f"the movie at {self.location} is finished: no more frames can be appended")
         frames = np.asanyarray(frames)
         for name, values in (("numbers", numbers), ("times", times)):
             if values is not None and len(values) != len(frames):
-                raise InvalidMovieError(f"{len(frames)} frames have {len(values)} {name}: give one for each frame")
+                raise InvalidMovieError(f"{len(frames)} frames need as many {name}, got {len(values)}")
         masked = None
         if isinstance(frames, np.ma.MaskedArray):
             masked = np.ma.getmaskarray(frames) if np.ma.is_masked(frames) else None
             frames = frames.data
-        if not len(frames):
-            return
-        self._recorder_for(np.asarray(frames)).take(np.asarray(frames), numbers, times, masked)
+        counts = np.asarray(frames)
+        if len(counts):
+            self._recorder_for(counts).take(counts, numbers, times, masked)
 
     def _recorder_for(self, frames: Any) -> Recorder:
         if self._recorder is None:
@@ -337,7 +337,8 @@ class PhotonWriter:
                 self._end()
         if expected_frames is not None and len(movie) < expected_frames:
             lacking = in_seconds(expected_frames - len(movie), self._recorder.rate)
-            warn(f"of {expected_frames} frames {lacking} are not in the movie at {self.location}", LostFramesWarning)
+            text = f"{lacking} of {expected_frames} are missing from the movie at {self.location}"
+            warn(text, LostFramesWarning)
         self._recorder.warn_now()
         return movie
 
@@ -372,7 +373,7 @@ class PhotonWriter:
                 if self._setup.row is None:
                     self._recorder.clean()
                 else:
-                    error.add_note(f"recover_row({self.location!r}) gives the row")
+                    error.add_note(f"recover_row({self.location!r}) returns the row")
                 self._complete = True
                 self._end()
             except Exception as failure:  # of any type: the user's error must propagate
@@ -394,7 +395,7 @@ def _close_all() -> None:
             movie = writer.close()
             print(f"PhotonWriter: {len(movie)} frames are kept: open_movie({writer.location!r})", file=sys.stderr)
         except Exception as error:  # of any type: the other writers must still be closed
-            lacks = "is not finished" if writer._movie is None else "has no row, which recover_row gives"
+            lacks = "is not finished" if writer._movie is None else "has no row; recover_row returns it"
             print(f"PhotonWriter: the movie at {writer.location} {lacks}: {error}", file=sys.stderr)
         text = f"{writer!r} was not closed before the process ended: use `with PhotonWriter(...) as writer:`"
         with suppress(ResourceWarning):  # if it is raised as an error, the other writers must still be closed

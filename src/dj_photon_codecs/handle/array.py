@@ -29,9 +29,8 @@ from ..storage.metadata_checks import check_metadata, check_nesting
 from ..storage.record import ATTRIBUTE, MovieRecord
 from ..storage.verify import VerificationReport, identity_problem, verify_chunks
 from .cache import CACHE
-from .intact import read_intact
 from .lazy import LazyArray
-from .reading import CachedChunks, blocks, select
+from .reading import CachedChunks, blocks, read_intact, select
 from .reductions import Block
 
 if TYPE_CHECKING:
@@ -140,13 +139,7 @@ class PhotonArray(LazyArray, _ZarrArray):  # type: ignore[misc, override]  # sha
         noise = (self._record.reason if self._record else None) or "lossless"
         if self.step:
             noise = f"step {self.step:g} sigma, gain {self.calibration.conversion_gain:.4g} ADU/photon"
-        return f"<PhotonArray {self.shape} {self.dtype} {self._profile} ({noise}) at {self._location.label}>"
-
-    def _repr_html_(self) -> str:
-        """Return a card for notebooks; reads one chunk."""
-        from .card import card
-
-        return card(self)
+        return f"<PhotonArray {self.shape} {self.dtype} {self.profile} ({noise}) at {self._location.label}>"
 
     def __getitem__(self, selection: Any) -> Any:
         """Return counts in the inserted dtype, for any selection that numpy supports."""
@@ -207,13 +200,9 @@ class PhotonArray(LazyArray, _ZarrArray):  # type: ignore[misc, override]  # sha
         return self._documents
 
     @property
-    def _profile(self) -> str:
-        return self._record.profile if self._record else "foreign"
-
-    @property
     def profile(self) -> str:
         """Name of the profile; ``lossless`` if no noise model was reliable."""
-        return self._profile
+        return self._record.profile if self._record else "foreign"
 
     @property
     def step(self) -> float:
@@ -308,7 +297,7 @@ class PhotonArray(LazyArray, _ZarrArray):  # type: ignore[misc, override]  # sha
         if calibration.verdict == "unknown":
             raise CalibrationError(
                 f"this movie was stored losslessly because its noise is unknown ({calibration.reason}): "
-                "insert it with PhotonMovie(movie, conversion_gain=..., zero_level=...) to have a stabilised view"
+                "insert it with PhotonMovie(movie, conversion_gain=..., zero_level=...) to get a stabilised view"
             )
         return StabilizedView(self, calibration.conversion_gain, calibration.zero_level)
 
@@ -377,7 +366,8 @@ class PhotonArray(LazyArray, _ZarrArray):  # type: ignore[misc, override]  # sha
             self, chunks=self._chunks.reader.grid.chunk, asarray=False, fancy=False
         )
 
-    # Named, not imported: a bridge knows the handle, and the handle needs no bridge.
+    # Named, not imported: these modules know the handle, and the handle needs none of them.
+    _repr_html_ = imported_method("dj_photon_codecs.handle.card")
     to_caiman = imported_method("dj_photon_codecs.bridges.caiman")
     to_roiextractors = imported_method("dj_photon_codecs.bridges.roiextractors")
     to_nwb = imported_method("dj_photon_codecs.bridges.nwb")

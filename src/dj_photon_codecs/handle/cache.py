@@ -33,7 +33,8 @@ class ChunkCache:
         """Clear the cache and create a new lock, because a forked child must not wait for the parent's lock."""
         self._lock = threading.Lock()
         self._chunks: OrderedDict[Key, Chunk] = OrderedDict()
-        self._bytes = 0
+        #: Bytes of decoded chunks in the cache.
+        self.nbytes = 0
         self._handles: Counter[Hashable] = Counter()
         #: Owners of deleted handles, one entry per handle; the next call removes their chunks.
         self._dropped: deque[Hashable] = deque()
@@ -60,7 +61,7 @@ class ChunkCache:
             if held is not None and held.has(chunk.box):
                 return
             self._chunks[key] = chunk
-            self._bytes += chunk.nbytes - (0 if held is None else held.nbytes)
+            self.nbytes += chunk.nbytes - (0 if held is None else held.nbytes)
             self._shrink()
 
     def resize(self, max_bytes: int) -> None:
@@ -86,17 +87,12 @@ class ChunkCache:
             if self._handles[owner] <= 0:
                 del self._handles[owner]
                 for key in [key for key in self._chunks if key[0] == owner]:
-                    self._bytes -= self._chunks.pop(key).nbytes
+                    self.nbytes -= self._chunks.pop(key).nbytes
 
     def _shrink(self) -> None:
         """Evict chunks, except the most recently used one, whatever its size. The caller holds the lock."""
-        while self._bytes > self.max_bytes and len(self._chunks) > 1:
-            self._bytes -= self._chunks.popitem(last=False)[1].nbytes
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes of decoded chunks in the cache."""
-        return self._bytes
+        while self.nbytes > self.max_bytes and len(self._chunks) > 1:
+            self.nbytes -= self._chunks.popitem(last=False)[1].nbytes
 
 
 def set_cache_size(n_bytes: int) -> None:
@@ -120,7 +116,7 @@ def set_cache_size(n_bytes: int) -> None:
 
 def _checked(n_bytes: object, name: str) -> int:
     if isinstance(n_bytes, bool) or not isinstance(n_bytes, int) or n_bytes < 0:
-        raise ConfigurationError(f"{name} must be a number of bytes from 0 on, got {n_bytes!r}")
+        raise ConfigurationError(f"{name} must be a number of bytes, 0 or more, got {n_bytes!r}")
     return n_bytes
 
 

@@ -14,8 +14,8 @@ from .._threads import Group
 from .._typing import AnyArray
 from ..errors import CalibrationError
 from ..viz import frame_png, transfer_curve_svg
+from .array import PhotonArray
 from .facts import movie_facts
-from .interface import Movie
 
 #: Timeout [s] for the chunk, because the notebook blocks until the card is done.
 _PATIENCE = 10.0
@@ -44,7 +44,7 @@ _GREY = "#808080"
 _SHOWN = 192
 
 
-def card(movie: Movie) -> str:
+def _repr_html_(movie: PhotonArray) -> str:
     """Return the card of a movie as HTML; never raises.
 
     Reads the chunk that contains the middle pixel of the middle frame (and plane).
@@ -61,7 +61,7 @@ def card(movie: Movie) -> str:
     )
 
 
-def _curve(movie: Movie) -> str:
+def _curve(movie: PhotonArray) -> str:
     """Return the photon transfer curve as HTML, or an empty string if none was measured."""
     try:
         noise = movie.calibration
@@ -73,7 +73,7 @@ def _curve(movie: Movie) -> str:
     return f'<div><img alt="photon transfer curve" src="data:image/svg+xml;base64,{curve}"></div>'
 
 
-def _picture(movie: Movie) -> str:
+def _picture(movie: PhotonArray) -> str:
     """Return the middle frame as HTML, or the reason why it is missing."""
     try:
         counts, caption = _middle(movie)
@@ -89,7 +89,7 @@ def _picture(movie: Movie) -> str:
     )
 
 
-def _middle(movie: Movie) -> tuple[AnyArray, str]:
+def _middle(movie: PhotonArray) -> tuple[AnyArray, str]:
     """Return the counts (height, width) of the chunk in the middle of the movie, and a caption."""
     grid = movie._chunks.reader.grid
     if len(grid.shape) < 3:
@@ -101,13 +101,10 @@ def _middle(movie: Movie) -> tuple[AnyArray, str]:
             counts = group.start(partial(movie._chunks.get, coords)).result(_PATIENCE).counts()
         except TimeoutError as error:
             raise TimeoutError(f"the store did not answer within {_PATIENCE:g} s") from error
-    within = tuple(i % n for i, n in zip(index[:-2], grid.chunk[:-2], strict=True))
-    parts = [
-        range(c * n, min((c + 1) * n, total))
-        for c, n, total in zip(coords[-2:], grid.chunk[-2:], grid.shape[-2:], strict=True)
-    ]
+    parts = [range(s.start, min(s.stop, n)) for s, n in zip(grid.region(coords), grid.shape, strict=True)]
+    within = tuple(i - part.start for i, part in zip(index[:-2], parts, strict=False))
     caption = f"frame {index[0]}" + "".join(f", plane {i}" for i in index[1:-2])
-    for name, part, total in zip(("rows", "columns"), parts, grid.shape[-2:], strict=True):
+    for name, part, total in zip(("rows", "columns"), parts[-2:], grid.shape[-2:], strict=True):
         if len(part) < total:
             caption += f", {name} {part.start} to {part.stop - 1}"
-    return counts[within][: len(parts[0]), : len(parts[1])], caption
+    return counts[within][: len(parts[-2]), : len(parts[-1])], caption

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..calibration import Calibration
 from ..errors import CalibrationError
-from .interface import Movie
+from .array import PhotonArray
 
 Facts = list[tuple[str, str]]
 
@@ -12,7 +12,7 @@ _VERDICT_TEXT = {"given": "given", "measured": "measured from the movie", "bound
 _AXES = {3: " (time, height, width)", 4: " (time, plane, height, width)"}
 
 
-def movie_facts(movie: Movie) -> Facts:
+def movie_facts(movie: PhotonArray) -> Facts:
     """Return the shape, dtype, profile, size and noise model of a stored movie, without access to the store.
 
     Raises FormatError if the metadata does not describe an array.

@@ -37,15 +37,10 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class Run:
-    """Evenly spaced, ascending indices along one axis."""
+    """Evenly spaced indices along one axis."""
 
-    axis: int
+    axes: tuple[int, ...]
     indices: range
-
-    @property
-    def axes(self) -> tuple[int, ...]:
-        """The axis, as a tuple."""
-        return (self.axis,)
 
     @property
     def size(self) -> int:
@@ -53,18 +48,22 @@ class Run:
         return len(self.indices)
 
     def parts(self, grid: ChunkGrid) -> Iterator[Part]:
-        """Split the run at chunk boundaries."""
-        size, total = grid.chunk[self.axis], grid.shape[self.axis]
-        done = 0
-        while done < self.size:
-            first = self.indices[done]
-            index = first // size
+        """Split the run at chunk boundaries, in ascending order."""
+        [axis] = self.axes
+        size, total = grid.chunk[axis], grid.shape[axis]
+        ascending, places = self.indices, range(self.size)
+        if ascending.step < 0:
+            ascending, places = ascending[::-1], places[::-1]
+        while ascending:
+            index = ascending[0] // size
             begin = index * size
-            inside = self.indices[done : done + -(-(begin + size - first) // self.indices.step)]
-            inner = slice(first - begin, inside[-1] - begin + 1, self.indices.step)
-            whole = self.indices.step == 1 and len(inside) == min(size, total - begin)
-            yield Part((index,), (inner,), (slice(done, done + len(inside)),), whole)
-            done += len(inside)
+            n_inside = -(-(begin + size - ascending[0]) // ascending.step)
+            inside, outer = ascending[:n_inside], places[:n_inside]
+            whole = ascending.step == 1 and len(inside) == min(size, total - begin)
+            inner = slice(inside[0] - begin, inside[-1] - begin + 1, inside.step)
+            end = outer.stop if outer.stop >= 0 else None
+            yield Part((index,), (inner,), (slice(outer.start, end, outer.step),), whole)
+            ascending, places = ascending[n_inside:], places[n_inside:]
 
 
 @dataclass(frozen=True)
@@ -91,10 +90,7 @@ class Points:
             chunk = tuple(int(index[outer[0]]) for index in chunks)
             begins = [i * grid.chunk[axis] for i, axis in zip(chunk, self.axes, strict=True)]
             inner = [index[outer] - begin for index, begin in zip(self.indices, begins, strict=True)]
-            if len(inner) == 1:
-                yield Part(chunk, (_as_slice(inner[0]),), (_as_slice(outer),), False)
-            else:
-                yield Part(chunk, tuple(inner), (_as_slice(outer),), False)
+            yield Part(chunk, (_as_slice(inner[0]),) if len(inner) == 1 else tuple(inner), (_as_slice(outer),), False)
 
 
 @dataclass(frozen=True)
@@ -102,21 +98,20 @@ class Selection:
     """A selection of an array.
 
     Each axis of the array belongs to one of the ``dimensions``. The result has the elements of the dimensions in
-    order, in the shape ``shape``. ``flips`` has a slice for each dimension that restores the requested order.
+    order, in the shape ``shape``.
     """
 
     dimensions: tuple[Run | Points, ...]
     shape: Shape
-    flips: tuple[slice, ...]
 
     @property
-    def size(self) -> int:
-        """Number of selected counts."""
-        return math.prod(self.shape)
+    def _axes(self) -> list[int]:
+        """The axes of the array, in the order of the dimensions."""
+        return [axis for dimension in self.dimensions for axis in dimension.axes]
 
     def parts(self, grid: ChunkGrid) -> Iterator[Part]:
         """Yield the part in each chunk; each chunk occurs once."""
-        axes = [axis for dimension in self.dimensions for axis in dimension.axes]
+        axes = self._axes
         place = [axes.index(axis) for axis in range(len(axes))]
         for parts in itertools.product(*(list(dimension.parts(grid)) for dimension in self.dimensions)):
             coords = [index for part in parts for index in part.chunk]
@@ -138,17 +133,17 @@ class Selection:
 
     def _is_box(self, part: Part) -> bool:
         """Whether a part is a box with its axes in order, not single points."""
-        axes = [axis for dimension in self.dimensions for axis in dimension.axes]
+        axes = self._axes
         return axes == sorted(axes) and all(isinstance(s, slice) for s in (*part.inner, *part.outer))
 
     def copy(self, chunk: Chunk, part: Part, target: AnyArray) -> None:
         """Copy a part from its chunk to its place in an array of :attr:`shape`."""
-        axes = [axis for dimension in self.dimensions for axis in dimension.axes]
-        box = target.reshape([dimension.size for dimension in self.dimensions])[self.flips]
+        box = target.reshape([dimension.size for dimension in self.dimensions])
         if self._is_box(part):
             chunk.copy(part.inner, box[part.outer])
             return
-        found = chunk.counts().transpose(axes)[tuple(s if isinstance(s, slice) else slice(None) for s in part.inner)]
+        runs = tuple(s if isinstance(s, slice) else slice(None) for s in part.inner)
+        found = chunk.counts().transpose(self._axes)[runs]
         for place, dimension in enumerate(self.dimensions):
             first = sum(len(before.axes) for before in self.dimensions[:place])
             inner = part.inner[first : first + len(dimension.axes)]
@@ -168,25 +163,25 @@ def numpy_selection(key: Any, shape: Shape) -> Selection:
     """
     items = _items(key, shape)
     advanced = any(isinstance(item, np.ndarray) for item in items)
-    joint = [isinstance(item, int | np.ndarray) if advanced else False for item in items]
-    together = not any(b and not a for a, b in itertools.pairwise(joint[joint.index(True) :])) if advanced else True
-    box = _Box()
+    joint = [advanced and isinstance(item, int | np.ndarray) for item in items]
+    apart = advanced and any(b and not a for a, b in itertools.pairwise(joint[joint.index(True) :]))
+    dimensions: list[Run | Points] = []
+    sizes: list[int] = []
     axes: list[int] = []
     indices: list[AnyArray] = []
-    axis = at = 0
+    axis, at = 0, (0, 0)  # place of the points in dimensions and sizes
     for item, is_joint in zip(items, joint, strict=True):
-        if is_joint and not axes and together:
-            at = len(box.dimensions), len(box.shape)  # type: ignore[assignment]
-        if item is None:
-            box.shape.append(1)
-        elif item is Ellipsis:
-            continue
-        elif is_joint:
+        if is_joint:
+            if not axes and not apart:
+                at = len(dimensions), len(sizes)
             found = _coordinates(item, axis, shape)
             axes += range(axis, axis + len(found))
             indices += found
-        else:
-            box.add(item, axis, shape)
+        elif item is None:
+            sizes.append(1)
+        elif item is not Ellipsis:
+            dimensions.append(_dimension(item, axis, shape))
+            sizes += [] if isinstance(item, int) else [dimensions[-1].size]
         axis += _taken(item)
     if advanced:
         try:
@@ -194,11 +189,9 @@ def numpy_selection(key: Any, shape: Shape) -> Selection:
         except ValueError:
             shapes = " ".join(str(index.shape) for index in indices)
             raise IndexError(f"indices of the shapes {shapes} cannot be broadcast together") from None
-        place, dimension = at if together else (0, 0)  # type: ignore[misc]
-        box.shape[dimension:dimension] = common[0].shape
-        box.dimensions.insert(place, _points(tuple(axes), tuple(index.reshape(-1) for index in common)))
-        box.flips.insert(place, slice(None))
-    return box.selection()
+        dimensions.insert(at[0], _points(tuple(axes), tuple(index.reshape(-1) for index in common)))
+        sizes[at[1] : at[1]] = common[0].shape
+    return Selection(tuple(dimensions), tuple(sizes))
 
 
 def orthogonal_selection(key: Any, shape: Shape) -> Selection:
@@ -206,18 +199,14 @@ def orthogonal_selection(key: Any, shape: Shape) -> Selection:
 
     Raises IndexError for indices out of bounds and for indices or masks over several axes.
     """
-    box = _Box()
+    dimensions: list[Run | Points] = []
+    sizes: list[int] = []
     for axis, item in enumerate(item for item in _items(key, shape) if item is not Ellipsis):
         if item is None or (isinstance(item, np.ndarray) and item.ndim != 1):
             raise IndexError(f"oindex takes integers, slices, and lists or masks of one axis, got {item!r}")
-        if isinstance(item, np.ndarray):
-            points = _points((axis,), _coordinates(item, axis, shape))
-            box.dimensions.append(points)
-            box.shape.append(points.size)
-            box.flips.append(slice(None))
-        else:
-            box.add(item, axis, shape)
-    return box.selection()
+        dimensions.append(_dimension(item, axis, shape))
+        sizes += [] if isinstance(item, int) else [dimensions[-1].size]
+    return Selection(tuple(dimensions), tuple(sizes))
 
 
 def point_selection(key: Any, shape: Shape) -> Selection:
@@ -243,28 +232,11 @@ def block_selection(key: Any, grid: ChunkGrid) -> Selection:
     return numpy_selection(tuple(parts), grid.shape)
 
 
-class _Box:
-    """Builder for a :class:`Selection`."""
-
-    def __init__(self) -> None:
-        self.dimensions: list[Run | Points] = []
-        self.shape: list[int] = []
-        self.flips: list[slice] = []
-
-    def add(self, item: int | slice, axis: int, shape: Shape) -> None:
-        """Add an integer or a slice."""
-        if isinstance(item, int):
-            run, flip = range(item, item + 1), slice(None)
-        else:
-            run, flip = range(*item.indices(shape[axis])), slice(None)
-            if run.step < 0:
-                run, flip = run[::-1], slice(None, None, -1)
-            self.shape.append(len(run))
-        self.dimensions.append(Run(axis, run))
-        self.flips.append(flip)
-
-    def selection(self) -> Selection:
-        return Selection(tuple(self.dimensions), tuple(self.shape), tuple(self.flips))
+def _dimension(item: Any, axis: int, shape: Shape) -> Run | Points:
+    """Return the dimension of an integer, a slice or an array that stands for one axis."""
+    if isinstance(item, np.ndarray):
+        return _points((axis,), _coordinates(item, axis, shape))
+    return Run((axis,), range(*item.indices(shape[axis])) if isinstance(item, slice) else range(item, item + 1))
 
 
 def _items(key: Any, shape: Shape) -> list[Any]:
@@ -298,7 +270,7 @@ def _item(item: Any) -> Any:
         try:
             item.indices(0)
         except TypeError as error:
-            raise IndexError(f"a slice has integers, got {item}: {error}") from None
+            raise IndexError(f"a slice takes integers, got {item}: {error}") from None
         return item
     if not isinstance(item, bool | np.bool_):
         try:
@@ -338,7 +310,7 @@ def _check_mask(mask: AnyArray, axis: int, shape: Shape) -> None:
         raise IndexError(f"too many indices: the array has {len(shape)} axes, and the mask has {mask.ndim}")
     for place, (given, size) in enumerate(zip(mask.shape, shape[axis:], strict=False), axis):
         if given != size:
-            raise IndexError(f"a mask has {given} places along axis {place}, and the array has {size}")
+            raise IndexError(f"the mask has length {given} along axis {place}, the array has length {size}")
 
 
 def _inside(index: AnyArray, axis: int, size: int) -> AnyArray:
@@ -353,7 +325,7 @@ def _inside(index: AnyArray, axis: int, size: int) -> AnyArray:
 def _points(axes: tuple[int, ...], indices: tuple[AnyArray, ...]) -> Run | Points:
     """Return points, as a run if they are evenly spaced."""
     run = _as_slice(indices[0]) if len(axes) == 1 else None
-    return Run(axes[0], range(run.start, run.stop, run.step or 1)) if isinstance(run, slice) else Points(axes, indices)
+    return Run(axes, range(run.start, run.stop, run.step)) if isinstance(run, slice) else Points(axes, indices)
 
 
 def _as_slice(index: AnyArray) -> slice | AnyArray:

@@ -1,14 +1,25 @@
 """Object protocols of the lazy arrays: conversion to numpy, comparison, hashing, copying and operators.
 
 numpy, DataJoint and other libraries iterate over or convert anything that looks like an array. By default, that would
-read whole movies or give wrong results. :class:`LazyArray` handles each case.
+read whole movies or give wrong results. :class:`LazyArray` handles each case. In two of them only the calling frame
+reveals what is wanted:
+
+- ``numpy.asarray(movie)`` must read the movie. ``numpy.array(movies)`` on a list must not: DataJoint calls it to build
+  a column from fetched values, and 200 movies do not fit into memory. numpy calls ``__array__`` with the same
+  arguments, after the same attribute look-ups, in both cases. Only ``dtype=object`` distinguishes them.
+- DataJoint uses deepdiff to compare two results of ``make_fetch``. deepdiff iterates over any iterable before it tries
+  a hash.
 """
 
 from __future__ import annotations
 
+import ast
+import linecache
 import math
 import sys
 from collections.abc import Callable, Iterator
+from itertools import islice
+from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
@@ -16,8 +27,7 @@ import numpy.typing as npt
 
 from .._system import memory_bytes
 from .._typing import AnyArray
-from .callers import makes_array_of_list, package_of
-from .reductions import Block, Reductions
+from .reductions import Reductions
 
 
 class _NotInMemoryError(TypeError, AttributeError):
@@ -27,16 +37,11 @@ class _NotInMemoryError(TypeError, AttributeError):
 class LazyArray(Reductions):
     """An array that is read on indexing, and compared and hashed by identity."""
 
-    if TYPE_CHECKING:  # provided by subclasses; a definition here would hide that of another base class
+    if TYPE_CHECKING:  # provided by subclasses, as in Reductions
 
-        @property
-        def shape(self) -> tuple[int, ...]: ...  # noqa: D102
-        @property
-        def dtype(self) -> np.dtype[Any]: ...  # noqa: D102
         @property
         def _identity(self) -> tuple[str, ...]: ...
         def __getitem__(self, selection: Any) -> Any: ...
-        def _blocks(self) -> Iterator[Block]: ...
         def frames(  # noqa: D102
             self, start: int = 0, stop: int | None = None, *, dtype: npt.DTypeLike | None = None
         ) -> Iterator[AnyArray]: ...
@@ -46,12 +51,12 @@ class LazyArray(Reductions):
         return f"movie[...]{expression}"
 
     def __iter__(self) -> Iterator[Any]:
-        if package_of(sys._getframe(1)) == "deepdiff":
+        if _package_of(sys._getframe(1)) == "deepdiff":
             return iter((type(self).__name__, *self._identity))
         return self.frames()
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> AnyArray:
-        """Read all values. Object arrays and DataJoint columns hold the lazy array itself (:mod:`.callers`).
+        """Read all values. Object arrays and DataJoint columns hold the lazy array itself.
 
         Raises
         ------
@@ -61,22 +66,22 @@ class LazyArray(Reductions):
             If the values exceed the machine's memory.
         """
         if copy is False:
-            raise ValueError("what is read from a store cannot be had without a copy: leave out copy=False")
+            raise ValueError("reading from a store always makes a copy: leave out copy=False")
         wanted, caller = self.dtype if dtype is None else np.dtype(dtype), sys._getframe(1)
-        if wanted == np.dtype(object) or package_of(caller) == "datajoint":
+        if wanted == np.dtype(object) or _package_of(caller) == "datajoint":
             whole = np.empty((), object)
             whole[()] = self
             return whole
-        if makes_array_of_list(caller):
+        if _makes_array_of_list(caller):
             raise ValueError(
-                "numpy.array of a list would read each movie in it whole: numpy.array(movies, dtype=object) holds them "
-                "unread, numpy.stack(movies) reads them"
+                "numpy.array of a list would read every movie in it: numpy.array(movies, dtype=object) keeps them "
+                "unread, and numpy.stack(movies) reads them"
             )
         n_bytes, most = math.prod(self.shape) * wanted.itemsize, memory_bytes()
         if most is not None and n_bytes > most:
             raise MemoryError(
                 f"{self.shape} of {wanted} are {n_bytes / 1e9:.1f} GB, and this machine has {most / 1e9:.1f} GB of "
-                f"memory: take a part, as {self._instead('')}"
+                f"memory: read a part, such as {self._instead('')}"
             )
         return np.asarray(self[...]).astype(wanted, copy=False)
 
@@ -103,7 +108,7 @@ class LazyArray(Reductions):
     def __contains__(self, value: Any) -> bool:
         """True if an element has this value; reads until it is found."""
         if not isinstance(value, int | float | np.number):
-            raise TypeError(f"a movie holds numbers, and not {value!r:.100}")
+            raise TypeError(f"a movie contains numbers, not {value!r:.100}")
         return any(bool((values == value).any()) for _, values in self._blocks())
 
     def __format__(self, spec: str) -> str:
@@ -140,3 +145,44 @@ for _name, _sign in {**_COMPARISONS, **_OPERATIONS}.items():
     setattr(LazyArray, f"__{_name}__", _refusal(f" {_sign} ..."))
     if _name in _OPERATIONS:
         setattr(LazyArray, f"__r{_name}__", _refusal(f" {_sign} ..."))
+
+
+#: numpy functions that build an array from a list.
+_MAKERS = {"array", "asarray", "asanyarray", "ascontiguousarray"}
+
+
+def _package_of(frame: FrameType) -> str:
+    """Return the name of the package whose code runs in a frame."""
+    return str(frame.f_globals.get("__name__", "")).partition(".")[0]
+
+
+def _makes_array_of_list(frame: FrameType) -> bool:
+    """Return True if the source shows that a frame calls ``numpy.array`` or similar on a list or tuple.
+
+    False without source, for any other argument, and inside numpy, because ``numpy.mean`` of a list needs the values.
+    """
+    call = None if _package_of(frame) == "numpy" else _current_call(frame)
+    if call is None or not call.args:
+        return False
+    function = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+    given = call.args[0]
+    if isinstance(given, ast.Name):
+        value = frame.f_locals.get(given.id, frame.f_globals.get(given.id))
+        return function in _MAKERS and isinstance(value, list | tuple)
+    return function in _MAKERS and isinstance(given, ast.List | ast.Tuple | ast.ListComp)
+
+
+def _current_call(frame: FrameType) -> ast.Call | None:
+    """Parse the call that a frame is executing; None if its source is not available."""
+    first, last, begin, end = next(islice(frame.f_code.co_positions(), frame.f_lasti // 2, None))
+    lines = linecache.getlines(frame.f_code.co_filename, frame.f_globals)
+    if first is None or last is None or begin is None or end is None or last > len(lines):
+        return None
+    text = [line.encode() for line in lines[first - 1 : last]]  # positions count bytes
+    text[-1] = text[-1][:end]
+    text[0] = text[0][begin:]
+    try:
+        parsed = ast.parse(b"".join(text), mode="eval").body
+    except (SyntaxError, ValueError):
+        return None
+    return parsed if isinstance(parsed, ast.Call) else None

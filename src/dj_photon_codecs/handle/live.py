@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -38,7 +39,7 @@ class LiveMovie:
         journal = submit(read_journal(location)).result()
         if journal is None:
             raise FormatError(
-                f"nothing is being acquired at {location.label}: open_movie without live=True opens a movie"
+                f"nothing is being acquired at {location.label}: leave out live=True to open a finished movie"
             )
         self._frame_shape, self._dtype = journal.frame_shape, np.dtype(journal.dtype)
         self.finished = False
@@ -73,19 +74,16 @@ class LiveMovie:
             If the store cannot be read.
         """
         journal = submit(read_journal(self._location)).result()
-        if journal is None or journal.metadata is None:
-            done = None if journal is not None else _finished(self._location)
-            if done is not None:
-                self._stored, self._recent, self.finished = done, None, True
-            else:
-                self._recent = self._frames_after(0)
+        documents = submit(read_documents(self._location)).result() if journal is None else None
+        if documents:
+            self._stored, self._recent, self.finished = open_array(self._location, documents), None, True
             return len(self)
-        keys = submit(Target(self._location).keys()).result()
-        first = {index for key in keys if (index := block_index(key)) is not None}
-        n_blocks = next((i for i in range(len(first) + 1) if i not in first), 0)
-        stored = _blocks(self._location, journal.metadata, n_blocks)
-        self._stored = stored
-        self._recent = self._frames_after(0 if stored is None else len(stored))
+        if journal is not None and journal.metadata is not None:
+            keys = submit(Target(self._location).keys()).result()
+            found = {block_index(key) for key in keys}
+            n_blocks = next(i for i in itertools.count() if i not in found)
+            self._stored = _blocks(self._location, journal.metadata, n_blocks)
+        self._recent = self._frames_after(0 if self._stored is None else len(self._stored))
         return len(self)
 
     def _frames_after(self, first: int) -> AnyArray | None:
@@ -110,33 +108,24 @@ class LiveMovie:
         time, *rest = selection if isinstance(selection, tuple) else (selection,)
         if time is Ellipsis:
             time, rest = slice(None), [Ellipsis, *rest]
-        split = 0 if self._stored is None else len(self._stored)
-        if isinstance(time, slice):
-            run = range(*time.indices(len(self)))
-            wanted = np.arange(run.start, run.stop, run.step)
-        else:
-            wanted = np.atleast_1d(np.asarray(time))
-            if wanted.dtype.kind != "i" or ((wanted < -len(self)) | (wanted >= len(self))).any():
-                raise IndexError(
-                    f"frame {time!r} is not among the {len(self)} frames that are there: refresh() looks again"
-                )
-            wanted = np.where(wanted < 0, wanted + len(self), wanted)
+        try:
+            found = np.arange(len(self))[time]
+        except IndexError:
+            found = None
+        if found is None or time is None or isinstance(time, bool | np.bool_):
+            raise IndexError(
+                f"frame {time!r} is out of range: there are {len(self)} frames so far, and refresh() looks for more"
+            )
+        wanted = np.atleast_1d(found)
         counts = np.empty((len(wanted), *self._frame_shape), self._dtype)
+        split = 0 if self._stored is None else len(self._stored)
         early = wanted < split
-        if early.any():
-            assert self._stored is not None
-            low, high = int(wanted[early].min()), int(wanted[early].max()) + 1
-            counts[early] = np.asarray(self._stored[low:high])[wanted[early] - low]
-        if not early.all():
-            assert self._recent is not None
+        if self._stored is not None:
+            counts[early] = self._stored[wanted[early]]
+        if self._recent is not None:
             counts[~early] = self._recent[wanted[~early] - split]
         result = counts[(slice(None), *rest)] if rest else counts
-        return result if isinstance(time, slice) or np.ndim(time) else result[0]
-
-
-def _finished(location: Location) -> PhotonArray | None:
-    documents = submit(read_documents(location)).result()
-    return open_array(location, documents) if documents else None
+        return result if found.ndim else result[0]
 
 
 def _blocks(location: Location, metadata: ArrayMetadata, n_blocks: int) -> PhotonArray | None:

@@ -14,14 +14,14 @@ from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from concurrent.futures import Future
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from .._system import n_cores
 from .._threads import REQUESTS, Group, do_all, rooms
 from .._typing import AnyArray, Box
-from ..errors import MissingChunkError
+from ..errors import DamagedChunkError, MissingChunkError
 from ..storage.chunks import ChunkReader
 from ..storage.decoded import Chunk
 from ..storage.layout import ChunkGrid, Coords, frames_in_words
@@ -43,41 +43,12 @@ _OBJECT_BYTES = 1 << 30
 #: Bytes of counts to read at a time for a mask over several axes; at least one row of chunks.
 _BOX_BYTES = 1 << 26
 
-#: A chunk, or the reason why it cannot be read.
-Found = Chunk | Exception
-
-
-class Chunks(Protocol):
-    """Source of chunks for :func:`select`."""
-
-    @property
-    def reader(self) -> ChunkReader:
-        """Reader of the array, which has its grid."""
-
-    def admitted(self) -> None:
-        """Return if chunks may be read, and raise if not."""
-
-    def peek(self, coords: Coords, box: Box | None = None) -> Chunk | None:
-        """Return a chunk if a box of it, or everything, is in memory."""
-
-    def get(self, coords: Coords, *, keep: bool = True, threads: int = 1, box: Box | None = None) -> Chunk:
-        """Return a chunk that has a box, or everything. With ``keep=False`` this thread's next read overwrites it."""
-
-    def checked(self, coords: Coords, found: Found) -> Chunk:
-        """Return a chunk or its replacement, or raise its error."""
-
 
 class CachedChunks:
     """Decoded chunks of one array: from the cache, from a read already in progress, or from the store.
 
-    Parameters
-    ----------
-    reader
-        Reader of the array.
-    admit
-        Called once before the first read; raises if no chunk may be read.
-    movie
-        Identity of the movie; arrays with the same identity share cached chunks. None if the content may have changed.
+    ``admit`` is called once before the first read; it raises if no chunk may be read. Arrays with the same ``movie``
+    share cached chunks; it is None if the content may have changed.
     """
 
     def __init__(self, reader: ChunkReader, admit: Callable[[], None], movie: Hashable = None) -> None:
@@ -127,12 +98,6 @@ class CachedChunks:
             CACHE.put((self.owner, coords), chunk)
         return chunk
 
-    def checked(self, coords: Coords, found: Found) -> Chunk:
-        """Return the chunk, or raise its error."""
-        if isinstance(found, Exception):
-            raise found
-        return found
-
     def read_ahead(self, coming: Iterable[Coords], group: Group) -> None:
         """Start reading chunks into the cache without waiting. Errors surface when the chunk is requested."""
         missing = [coords for coords in coming if self.peek(coords) is None]
@@ -152,7 +117,7 @@ SELECTIONS: dict[str, Callable[[Any, ChunkGrid], Selection]] = {
 
 
 def select(
-    chunks: Chunks, dtype: np.dtype[Any], kind: str, key: Any, coming: Callable[[int], None] | None = None
+    chunks: CachedChunks, dtype: np.dtype[Any], kind: str, key: Any, coming: Callable[[int], None] | None = None
 ) -> AnyArray:
     """Read the selection of ``key`` into a new array; ``kind`` is a key of :data:`SELECTIONS`.
 
@@ -176,39 +141,45 @@ def select(
 
 
 def fill(
-    chunks: Chunks,
+    chunks: CachedChunks,
     selection: Selection,
     target: AnyArray,
     coming: Callable[[int], None] | None = None,
-    *,
-    lost_too: bool = False,
+    damaged: set[Coords] | None = None,
 ) -> None:
-    """Read each chunk of a selection once and copy it directly into ``target``."""
+    """Read each chunk of a selection once and copy it directly into ``target``.
+
+    With a set ``damaged``, lost frames are allowed, and unreadable chunks are skipped and added to the set.
+    """
     reader = chunks.reader
     grid, cores = reader.grid, n_cores()
-    if reader.lost and not lost_too and lost_counts(reader, selection).any():
+    if reader.lost and damaged is None and lost_counts(reader, selection).any():
         raise lost_frames_error(reader)
     if coming is not None:
         coming(target.size)
     parts = list(selection.parts(grid))
-    if len(parts) == 1:
-        [part] = parts
-        chunk = chunks.get(part.chunk, keep=not part.whole, threads=cores, box=selection.box(part, grid))
-        selection.copy(chunk, part, target)
-        return
 
+    def one(part: Part, threads: int = 1) -> None:
+        try:
+            chunk = chunks.get(part.chunk, keep=not part.whole, threads=threads, box=selection.box(part, grid))
+        except (MissingChunkError, DamagedChunkError) as error:
+            use(part, error)
+        else:
+            use(part, chunk)
+
+    def use(part: Part, found: Chunk | Exception) -> None:
+        if isinstance(found, Chunk):
+            selection.copy(found, part, target)
+        elif damaged is None:
+            raise found
+        else:
+            damaged.add(part.chunk)
+
+    if len(parts) == 1:
+        one(parts[0], cores)
+        return
     if any(chunks.peek(part.chunk, selection.box(part, grid)) is None for part in parts):
         chunks.admitted()  # once, not in every thread
-
-    def one(part: Part) -> None:
-        selection.copy(chunks.get(part.chunk, keep=not part.whole, box=selection.box(part, grid)), part, target)
-
-    def several(stored: Coords, parts: list[Part]) -> None:
-        reader.use_object(stored, {part.chunk: partial(use, part) for part in parts})
-
-    def use(part: Part, found: Found) -> None:
-        selection.copy(chunks.checked(part.chunk, found), part, target)
-
     if reader.store.location.is_local:
         do_all(deque(partial(one, part) for part in parts), cores)
         return
@@ -222,11 +193,24 @@ def fill(
         if all(part.whole and chunks.peek(part.chunk) is None for part in wanted) and len(wanted) > max(
             1, math.prod(map(len, grid.ranges_in(stored))) // 2
         ):
-            whole.append(partial(several, stored, wanted))
+            whole.append(partial(reader.use_object, stored, {part.chunk: partial(use, part) for part in wanted}))
         else:
             single += (partial(one, part) for part in wanted)
     do_all(whole, min(REQUESTS, max(2, _OBJECT_BYTES // (math.prod(grid.stored) * target.itemsize))))
     do_all(single, REQUESTS)
+
+
+def read_intact(chunks: CachedChunks, dtype: np.dtype[Any], selection: Any) -> np.ma.MaskedArray[Any, Any]:
+    """Read a numpy selection of counts, masking missing chunks, damaged chunks and lost frames."""
+    reader, damaged = chunks.reader, set[Coords]()
+    selected = numpy_selection(selection, reader.grid.shape)
+    counts = np.full(selected.shape, reader.spec.fill_value, dtype)
+    fill(chunks, selected, counts, damaged=damaged)
+    mask = lost_counts(reader, selected)
+    for part in selected.parts(reader.grid):
+        if part.chunk in damaged:
+            selected.copy(Chunk(np.broadcast_to(True, reader.grid.chunk)), part, mask)
+    return np.ma.MaskedArray(counts, mask)
 
 
 def lost_counts(reader: ChunkReader, selection: Selection) -> AnyArray:
@@ -243,11 +227,11 @@ def lost_frames_error(reader: ChunkReader) -> MissingChunkError:
     """Return the error for a selection that has frames that were lost before they were stored."""
     return MissingChunkError(
         f"{frames_in_words(reader.lost)} of the movie at {reader.store.location.label} were lost before they were "
-        "stored, and the selection has some of them: read_intact() masks them"
+        "stored, and the selection includes some of them: read_intact() masks them"
     )
 
 
-def blocks(chunks: Chunks) -> Iterator[tuple[tuple[slice, ...], AnyArray]]:
+def blocks(chunks: CachedChunks) -> Iterator[tuple[tuple[slice, ...], AnyArray]]:
     """Yield the region and the counts of each chunk in order, reading a few ahead."""
     grid = chunks.reader.grid
     if chunks.reader.lost:  # a mask of the whole movie might not fit into memory
@@ -260,10 +244,8 @@ def blocks(chunks: Chunks) -> Iterator[tuple[tuple[slice, ...], AnyArray]]:
 
     def first() -> tuple[tuple[slice, ...], AnyArray]:
         coords, future = coming.popleft()
-        begins = [i * n for i, n in zip(coords, grid.chunk, strict=True)]
-        ends = [min(b + n, total) for b, n, total in zip(begins, grid.chunk, grid.shape, strict=True)]
-        inside = tuple(slice(e - b) for b, e in zip(begins, ends, strict=True))
-        return tuple(map(slice, begins, ends)), future.result()[inside]
+        region = [slice(s.start, min(s.stop, n)) for s, n in zip(grid.region(coords), grid.shape, strict=True)]
+        return tuple(region), future.result()[tuple(slice(s.stop - s.start) for s in region)]
 
     at_once = n_cores() + 1 if chunks.reader.store.location.is_local else REQUESTS
     chunks.admitted()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,23 +12,11 @@ import numpy.typing as npt
 from .._typing import AnyArray
 
 Axis = int | tuple[int, ...] | None
+DType = npt.DTypeLike | None
+Out = AnyArray | None
 
 #: A part of an array: its region and its values.
 Block = tuple[tuple[slice, ...], AnyArray]
-
-
-class Blocks(Protocol):
-    """An array that is read in blocks that together cover it."""
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the array."""
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Dtype of the values."""
-
-    def _blocks(self) -> Iterator[Block]: ...
 
 
 class Reductions:
@@ -38,11 +26,20 @@ class Reductions:
     every dtype. Memory use is the result plus a few chunks.
     """
 
+    if TYPE_CHECKING:  # provided by subclasses; a definition here would hide that of another base class
+
+        @property
+        def shape(self) -> tuple[int, ...]: ...  # noqa: D102
+        @property
+        def dtype(self) -> np.dtype[Any]: ...  # noqa: D102
+        def _blocks(self) -> Iterator[Block]:
+            """Yield blocks that together cover the array."""
+
     def sum(
-        self: Blocks,
+        self,
         axis: Axis = None,
-        dtype: npt.DTypeLike | None = None,
-        out: AnyArray | None = None,
+        dtype: DType = None,
+        out: Out = None,
         keepdims: bool = False,
         initial: Any = 0,
         where: Any = True,
@@ -54,13 +51,7 @@ class Reductions:
         return _finished(total.astype(given), self, axis, keepdims, out)
 
     def mean(
-        self: Blocks,
-        axis: Axis = None,
-        dtype: npt.DTypeLike | None = None,
-        out: AnyArray | None = None,
-        keepdims: bool = False,
-        *,
-        where: Any = True,
+        self, axis: Axis = None, dtype: DType = None, out: Out = None, keepdims: bool = False, *, where: Any = True
     ) -> Any:
         """Mean over axes, as in ``numpy.mean``; the mean of integers is float64."""
         given = _mean_dtype(self, dtype)
@@ -68,10 +59,10 @@ class Reductions:
         return _finished((total / _count(self, axis, where)).astype(given), self, axis, keepdims, out)
 
     def var(
-        self: Blocks,
+        self,
         axis: Axis = None,
-        dtype: npt.DTypeLike | None = None,
-        out: AnyArray | None = None,
+        dtype: DType = None,
+        out: Out = None,
         ddof: float = 0,
         keepdims: bool = False,
         *,
@@ -83,10 +74,10 @@ class Reductions:
         return _finished(spread.astype(_mean_dtype(self, dtype)), self, axis, keepdims, out)
 
     def std(
-        self: Blocks,
+        self,
         axis: Axis = None,
-        dtype: npt.DTypeLike | None = None,
-        out: AnyArray | None = None,
+        dtype: DType = None,
+        out: Out = None,
         ddof: float = 0,
         keepdims: bool = False,
         *,
@@ -98,41 +89,27 @@ class Reductions:
         return _finished(spread.astype(_mean_dtype(self, dtype)), self, axis, keepdims, out)
 
     def min(
-        self: Blocks,
-        axis: Axis = None,
-        out: AnyArray | None = None,
-        keepdims: bool = False,
-        initial: Any = None,
-        where: Any = True,
+        self, axis: Axis = None, out: Out = None, keepdims: bool = False, initial: Any = None, where: Any = True
     ) -> Any:
         """Smallest value over axes, as in ``numpy.min``."""
         return _finished(_extreme(self, np.minimum, axis, initial, where), self, axis, keepdims, out)
 
     def max(
-        self: Blocks,
-        axis: Axis = None,
-        out: AnyArray | None = None,
-        keepdims: bool = False,
-        initial: Any = None,
-        where: Any = True,
+        self, axis: Axis = None, out: Out = None, keepdims: bool = False, initial: Any = None, where: Any = True
     ) -> Any:
         """Largest value over axes, as in ``numpy.max``."""
         return _finished(_extreme(self, np.maximum, axis, initial, where), self, axis, keepdims, out)
 
-    def any(
-        self: Blocks, axis: Axis = None, out: AnyArray | None = None, keepdims: bool = False, *, where: Any = True
-    ) -> Any:
+    def any(self, axis: Axis = None, out: Out = None, keepdims: bool = False, *, where: Any = True) -> Any:
         """True if any value over axes is nonzero, as in ``numpy.any``."""
         return _finished(_reduce(self, np.logical_or, False, axis, np.bool_, where), self, axis, keepdims, out)
 
-    def all(
-        self: Blocks, axis: Axis = None, out: AnyArray | None = None, keepdims: bool = False, *, where: Any = True
-    ) -> Any:
+    def all(self, axis: Axis = None, out: Out = None, keepdims: bool = False, *, where: Any = True) -> Any:
         """True if all values over axes are nonzero, as in ``numpy.all``."""
         return _finished(_reduce(self, np.logical_and, True, axis, np.bool_, where), self, axis, keepdims, out)
 
 
-def _axes(array: Blocks, axis: Axis) -> tuple[int, ...]:
+def _axes(array: Reductions, axis: Axis) -> tuple[int, ...]:
     """Return the reduced axes as non-negative numbers."""
     n_axes = len(array.shape)
     if axis is None:
@@ -144,41 +121,37 @@ def _axes(array: Blocks, axis: Axis) -> tuple[int, ...]:
             raise np.exceptions.AxisError(one, n_axes)
         found.append(one % n_axes)
     if len(set(found)) < len(found):
-        raise ValueError(f"axis names an axis twice: {axis}")
+        raise ValueError(f"duplicate value in axis: {axis}")
     return tuple(found)
 
 
-def _places(region: tuple[slice, ...], axes: tuple[int, ...]) -> tuple[slice, ...]:
-    """Return the place of a region's reduced values in the result."""
-    return tuple(slice(0, 1) if axis in axes else part for axis, part in enumerate(region))
-
-
-def _kept(array: Blocks, axes: tuple[int, ...]) -> list[int]:
+def _kept(array: Reductions, axes: tuple[int, ...]) -> list[int]:
     """Return the shape of the result with ``keepdims``."""
     return [1 if axis in axes else size for axis, size in enumerate(array.shape)]
 
 
-def _where(where: Any, array: Blocks) -> AnyArray | None:
-    """Return the mask of the whole array, or None if everything is selected."""
-    return None if where is True else np.broadcast_to(np.asarray(where, bool), array.shape)
-
-
-def _reduce(array: Blocks, ufunc: np.ufunc, start: Any, axis: Axis, dtype: npt.DTypeLike, where: Any) -> AnyArray:
-    """Reduce with a ufunc and keep the reduced axes."""
-    axes, mask = _axes(array, axis), _where(where, array)
-    result = np.full(_kept(array, axes), start, dtype)
+def _parts(array: Reductions, axes: tuple[int, ...], where: Any) -> Iterator[tuple[tuple[slice, ...], AnyArray, Any]]:
+    """Yield the place in the result of each block, its values, and the part of ``where`` for it."""
+    mask = None if where is True else np.broadcast_to(np.asarray(where, bool), array.shape)
     for region, values in array._blocks():
-        chosen = True if mask is None else mask[region]
+        place = tuple(slice(0, 1) if axis in axes else part for axis, part in enumerate(region))
+        yield place, values, True if mask is None else mask[region]
+
+
+def _reduce(array: Reductions, ufunc: np.ufunc, start: Any, axis: Axis, dtype: npt.DTypeLike, where: Any) -> AnyArray:
+    """Reduce with a ufunc and keep the reduced axes."""
+    axes = _axes(array, axis)
+    result = np.full(_kept(array, axes), start, dtype)
+    for place, values, chosen in _parts(array, axes, where):
         part = ufunc.reduce(values, axes, dtype, keepdims=True, initial=start, where=chosen)
-        place = result[_places(region, axes)]
-        ufunc(place, part, out=place)
+        ufunc(result[place], part, out=result[place])
     return result
 
 
-def _extreme(array: Blocks, ufunc: np.ufunc, axis: Axis, initial: Any, where: Any) -> AnyArray:
+def _extreme(array: Reductions, ufunc: np.ufunc, axis: Axis, initial: Any, where: Any) -> AnyArray:
     dtype = array.dtype
     if where is not True and initial is None:
-        raise ValueError(f"{ufunc.__name__} of no values is not known: with where=, give initial= too")
+        raise ValueError(f"{ufunc.__name__} with where= needs initial= too, because where= may select no value")
     limits: Any = np.iinfo(dtype) if dtype.kind in "iu" else None
     lowest, highest = (limits.min, limits.max) if limits else (-np.inf, np.inf)
     start = dtype.type(highest if ufunc is np.minimum else lowest)
@@ -186,49 +159,41 @@ def _extreme(array: Blocks, ufunc: np.ufunc, axis: Axis, initial: Any, where: An
     return result if initial is None else ufunc(result, initial)
 
 
-def _count(array: Blocks, axis: Axis, where: Any) -> Any:
+def _count(array: Reductions, axis: Axis, where: Any) -> Any:
     """Return the number of values behind each element of the result, with the reduced axes kept."""
-    axes, mask = _axes(array, axis), _where(where, array)
-    if mask is None:
+    axes = _axes(array, axis)
+    if where is True:
         return math.prod(array.shape[axis] for axis in axes)
-    return np.add.reduce(mask, axes, np.intp, keepdims=True)
+    return np.add.reduce(np.broadcast_to(np.asarray(where, bool), array.shape), axes, np.intp, keepdims=True)
 
 
-def _variance(array: Blocks, axis: Axis, ddof: float, where: Any) -> AnyArray:
-    """Return the variance in float64, with the reduced axes kept."""
-    return np.asarray(_squares(array, axis, where) / np.maximum(_count(array, axis, where) - ddof, 0))
-
-
-def _squares(array: Blocks, axis: Axis, where: Any) -> AnyArray:
-    """Return the sum of squared deviations from the mean, updated block by block.
+def _variance(array: Reductions, axis: Axis, ddof: float, where: Any) -> AnyArray:
+    """Return the variance in float64, updated block by block, with the reduced axes kept.
 
     Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm for computing sample variances", 1979.
     """
-    axes, mask = _axes(array, axis), _where(where, array)
+    axes = _axes(array, axis)
     mean, squares, count = (np.zeros(_kept(array, axes)) for _ in range(3))
-    for region, values in array._blocks():
-        chosen: Any = True if mask is None else mask[region]
+    for place, values, chosen in _parts(array, axes, where):
         n = np.add.reduce(np.broadcast_to(chosen, values.shape), axes, np.float64, keepdims=True)
-        some = np.maximum(n, 1)
-        own = np.add.reduce(values, axes, np.float64, keepdims=True, where=chosen) / some
-        place = _places(region, axes)
+        own = np.add.reduce(values, axes, np.float64, keepdims=True, where=chosen) / np.maximum(n, 1)
         squares[place] += np.add.reduce((values - own) ** 2, axes, np.float64, keepdims=True, where=chosen)
         away, before = own - mean[place], count[place]
         together = np.maximum(before + n, 1)
         squares[place] += away**2 * before * n / together
         mean[place] += away * n / together
         count[place] += n
-    return squares
+    return np.asarray(squares / np.maximum(_count(array, axis, where) - ddof, 0))
 
 
-def _mean_dtype(array: Blocks, dtype: npt.DTypeLike | None) -> np.dtype[Any]:
+def _mean_dtype(array: Reductions, dtype: DType) -> np.dtype[Any]:
     """Return the dtype of a mean: the given one, that of floating-point values, or float64."""
     if dtype is not None:
         return np.dtype(dtype)
     return array.dtype if array.dtype.kind in "fc" else np.dtype(np.float64)
 
 
-def _finished(result: AnyArray, array: Blocks, axis: Axis, keepdims: bool, out: AnyArray | None) -> Any:
+def _finished(result: AnyArray, array: Reductions, axis: Axis, keepdims: bool, out: Out) -> Any:
     """Apply ``keepdims`` and ``out`` to a result; a 0-d result becomes a scalar."""
     if not keepdims:
         result = result.squeeze(_axes(array, axis))

@@ -11,23 +11,14 @@ import numpy.typing as npt
 from .._lazy import cached_property
 from ..anscombe.generalized import generalized_anscombe
 from ..anscombe.tables import apply_table
-from .interface import Movie
 from .lazy import LazyArray
 from .reductions import Block
 
 
 class StabilizedView(LazyArray):
-    """The stabilised movie: ``generalized_anscombe(counts, conversion_gain, zero_level)``, read lazily.
+    """The stabilised movie: ``generalized_anscombe(counts, conversion_gain, zero_level)``, read lazily."""
 
-    Parameters
-    ----------
-    movie
-        Handle of the movie.
-    conversion_gain, zero_level
-        Noise model of the movie [ADU per photon, ADU].
-    """
-
-    def __init__(self, movie: Movie, conversion_gain: float, zero_level: float) -> None:
+    def __init__(self, movie: LazyArray, conversion_gain: float, zero_level: float) -> None:
         self._movie = movie
         self._gain = conversion_gain
         self._zero = zero_level

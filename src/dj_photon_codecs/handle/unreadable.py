@@ -20,17 +20,8 @@ class UnreadableArray(PhotonArray):
         # a new exception each time; reusing one would accumulate tracebacks
         raise type(self._problem)(*self._problem.args) from self._problem.__cause__
 
-    @property
-    def _location(self) -> Any:  # type: ignore[override]  # the three that all of a handle is made from
-        self._raise()
-
-    @property
-    def _documents(self) -> Any:  # type: ignore[override]
-        self._raise()
-
-    @property
-    def _record(self) -> Any:  # type: ignore[override]
-        self._raise()
+    #: All that a handle is made from.
+    _location = _documents = _record = property(_raise)
 
     @property
     def _identity(self) -> tuple[str, ...]:

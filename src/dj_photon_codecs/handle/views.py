@@ -16,8 +16,9 @@ from ..storage.location import Location
 from ..storage.record import ATTRIBUTE, MovieRecord
 from .array import PhotonArray, open_array
 
-#: Name prefixes of dask layers that pass counts on unchanged.
-_SELECTING = ("original-", "array-", "from-zarr-", "getitem-", "rechunk-", "concatenate-", "transpose-")
+#: Name prefixes of dask layers that pass all counts on unchanged, and of those that may also select or reorder them.
+_PASSING = ("original-", "array-", "from-zarr-", "rechunk-")
+_SELECTING = (*_PASSING, "getitem-", "concatenate-", "transpose-")
 
 
 def whole_movie(value: Any) -> Any:
@@ -27,10 +28,9 @@ def whole_movie(value: Any) -> Any:
     """
     inner = _inside(value)
     if is_dask(inner):
-        layers = _layers(inner)
         origins = _origins(inner)
-        changed = any(not name.startswith(("original-", "array-", "from-zarr-", "rechunk-")) for name in layers)
-        if len(origins) != 1 or changed or inner.shape != origins[0].shape:
+        passed = all(name.startswith(_PASSING) for name in _layers(inner))
+        if len(origins) != 1 or not passed or inner.shape != origins[0].shape:
             return value
         [inner] = origins
     if isinstance(inner, zarr.Array) and not isinstance(inner, PhotonArray) and ATTRIBUTE in inner.attrs:
