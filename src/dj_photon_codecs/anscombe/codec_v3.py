@@ -116,11 +116,9 @@ class AnscombeTransformV3(CountsCodec):
     def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:
         """Raise ConfigurationError unless the array has the decoded dtype, or is floating-point and that an integer."""
         native = dtype.to_native_dtype()
-        if self.decoded_dtype is None and native.kind in "uif":
-            return
-        if native.name != self.decoded_dtype and not (
-            native.kind == "f" and self.decoded_dtype is not None and np.dtype(self.decoded_dtype).kind in "ui"
-        ):
+        decoded = np.dtype(self.decoded_dtype or native)
+        whole_in_float = native.kind == "f" and decoded.kind in "ui"
+        if native.kind not in "uif" or (native.name != decoded.name and not whole_in_float):
             raise ConfigurationError(
                 f"{CODEC_NAME} with decoded_dtype={self.decoded_dtype!r} cannot code an array of {native}: "
                 f"use decoded_dtype={native.name!r}"

@@ -78,14 +78,7 @@ def make_anscombe_lookup(
 
 
 def make_inverse_lookup(lookup_table: AnyArray, output_type: npt.DTypeLike = "int16") -> AnyArray:
-    """Return the table from codes to counts: the middle of the counts that share a code, halves rounded down.
-
-    Parameters
-    ----------
-    lookup_table
-        A table from :func:`make_anscombe_lookup`.
-    output_type
-        Dtype of the counts.
+    """Invert :func:`make_anscombe_lookup`: from codes to the middle of the counts that share it, halves rounded down.
 
     Raises
     ------
@@ -132,16 +125,7 @@ def legacy_domain(
 
 
 def encode(buf: AnyArray, *, conversion_gain: float, zero_level: float, encoded_dtype: str) -> AnyArray:
-    """Encode counts.
-
-    Parameters
-    ----------
-    buf
-        Integer counts from 0 to 32767 [ADU].
-    conversion_gain, zero_level
-        The noise model [ADU/photon, ADU].
-    encoded_dtype
-        Integer dtype of the codes.
+    """Encode integer counts from 0 to 32767 [ADU] to codes of an integer dtype.
 
     Raises
     ------
@@ -166,21 +150,7 @@ def encode(buf: AnyArray, *, conversion_gain: float, zero_level: float, encoded_
 def decode(
     buf: Any, *, conversion_gain: float, zero_level: float, encoded_dtype: npt.DTypeLike, decoded_dtype: npt.DTypeLike
 ) -> AnyArray:
-    """Decode codes.
-
-    Parameters
-    ----------
-    buf
-        Bytes or contiguous array of codes.
-    conversion_gain, zero_level, encoded_dtype
-        The arguments that were passed to :func:`encode`.
-    decoded_dtype
-        Integer dtype of the counts.
-
-    Returns
-    -------
-    numpy.ndarray
-        Flat counts in ``decoded_dtype``.
+    """Decode bytes or a contiguous array of codes to flat counts in ``decoded_dtype``, an integer dtype.
 
     Raises
     ------
