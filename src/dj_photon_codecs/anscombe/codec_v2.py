@@ -66,7 +66,7 @@ class AnscombeTransformV2(Codec):  # type: ignore[misc]  # numcodecs ships no ty
 
     def __post_init__(self) -> None:
         self._parameters = TransformParameters(**vars(self))
-        vars(self).update(asdict(self._parameters))
+        self.__dict__.update(asdict(self._parameters))
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:

@@ -68,7 +68,8 @@ class Payload(NamedTuple):
             raise DamagedChunkError(f"bands of {band_rows} rows: expected 1 to {rows}")
         modelled = frames - n_blank
         n_bands = -(-rows // band_rows) if modelled else 0
-        at, found = _HEADER.size, []
+        at = _HEADER.size
+        found: list[AnyArray] = []
         for what, count, kind in (
             ("blank frames", n_blank, "<u4"),
             ("codes of blank frames", n_blank, "<u2"),
