@@ -13,7 +13,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+import numpy as np
 from numba.core import caching, event
+
+#: Annotations of compiled functions; numba infers the exact types.
+Array = Any
+Int = Any
+
+i32, i64 = np.int32, np.int64
+u8, u16, u32, u64 = np.uint8, np.uint16, np.uint32, np.uint64
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 

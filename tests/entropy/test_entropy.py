@@ -379,14 +379,12 @@ def test_vectors_do_what_the_plain_loop_does(seed: int, often: int, block: int) 
     place_in = rng.integers(0, frequency)
     slots = (symbol | (frequency - 1) << 8 | place_in << 20).astype(np.uint32)
     words = rng.integers(0, 1 << 16, 200).astype(np.uint16)
-    states = rng.integers(1 << 16, rng.choice([1 << 17, 1 << 24, 1 << 32]), 2 + LANES).astype(np.uint32)
+    states = rng.integers(1 << 16, rng.choice([1 << 17, 1 << 24, 1 << 32]), LANES).astype(np.uint32)
     found = []
     for take in (decoder.take_block, vectors.take_block):
         after, symbols, entries = states.copy(), np.zeros(3 * LANES, np.uint8), np.zeros(LANES, np.uint32)
-        place = take(
-            np.uint64(block * LANES), np.uint64(first), predicted, np.uint32(shift), tables, slots, words, np.uint64(7),
-            after[2:], entries, symbols,
-        )  # fmt: skip
+        stream = decoder.Stream(words, slots, tables, np.uint32(shift), after, entries)
+        place = take(np.uint64(block * LANES), np.uint64(first), predicted, stream, np.uint64(7), symbols)
         found.append((int(place), after.tolist(), symbols.tolist()))
     assert found[0] == found[1]
 
@@ -502,20 +500,17 @@ def test_tables_are_made_as_the_plain_loops_do(n_contexts: int, occupied: float,
         drawn = np.rint(rng.normal(128 + rng.integers(-spread, spread), spread, rng.integers(1, 500))).astype(int)
         if rng.random() < occupied or context == 0:
             np.add.at(counts[context], drawn.clip(0, 255), 1)
-    table_of = np.empty(n_contexts, np.uint8)
-    shared = tables.merge_contexts(counts, table_of)
+    table_of, shared = tables.merge_contexts(counts)
     plain_table_of, plain_shared = merged(counts, tables._TABLE_BITS, tables._SYMBOL_BITS)
     np.testing.assert_array_equal(table_of, plain_table_of)
     np.testing.assert_array_equal(shared, plain_shared)
     assert len(shared) <= MAX_TABLES
-    frequencies = np.empty_like(shared)
-    tables.scale_counts(shared, frequencies)
+    frequencies = tables.scale_counts(shared)
     np.testing.assert_array_equal(frequencies, [scaled(row) for row in shared])
     assert (frequencies.sum(axis=1) == SCALE).all()
     assert ((frequencies > 0) == (shared > 0)).all()
 
-    packed = np.zeros(len(shared) * tables.MAX_TABLE_BYTES, np.uint8)
-    packed = packed[: tables.write_tables(table_of, frequencies, packed)]
+    packed = tables.write_tables(table_of, frequencies)
     begins, slots = np.empty(n_contexts, np.uint32), np.empty(len(shared) * SCALE, np.uint32)
     assert tables.read_tables(packed, len(shared), begins, slots) == (0, 0)
     np.testing.assert_array_equal(begins, SCALE * plain_table_of)
@@ -535,8 +530,7 @@ def test_more_contexts_than_tables_are_forced_together() -> None:
 
     counts = np.zeros((700, SYMBOLS), np.uint32)
     counts[np.arange(700), np.arange(700) * 83 % 255 + 1] = 10000
-    table_of = np.empty(700, np.uint8)
-    shared = tables.merge_contexts(counts, table_of)
+    _, shared = tables.merge_contexts(counts)
     assert 2 < len(shared) <= MAX_TABLES
     assert shared.sum() == counts.sum()
 

@@ -51,7 +51,7 @@ def test_only_the_frames_and_bands_of_a_box_are_decoded(monkeypatch: pytest.Monk
     calls: list[tuple[Any, Any]] = []
 
     def decode_chunk(*arguments: Any) -> Any:
-        calls.append((arguments[5].tolist(), arguments[8]))
+        calls.append((arguments[3].tolist(), arguments[5]))
         return whole(*arguments)
 
     whole = decoder.decode_chunk
@@ -120,7 +120,7 @@ def decoded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[list[int], int]]:
     calls: list[tuple[list[int], int]] = []
 
     def decode_chunk(*arguments: Any) -> Any:
-        calls.append((arguments[5].tolist(), arguments[8]))
+        calls.append((arguments[3].tolist(), arguments[5]))
         return whole(*arguments)
 
     whole = decoder.decode_chunk

@@ -7,7 +7,7 @@ It works as a filter (arrays in, arrays out) and as a compressor (buffers in, bu
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -20,6 +20,7 @@ from .codes import decode, encode
 from .parameters import CODEC_NAME, UNDER_ROOT, TransformParameters, check_keys
 
 
+@dataclass(eq=False, repr=False)
 class AnscombeTransformV2(Codec):  # type: ignore[misc]  # numcodecs ships no types for its base class
     """numcodecs codec that quantises photon counts in steps of their noise.
 
@@ -56,27 +57,15 @@ class AnscombeTransformV2(Codec):  # type: ignore[misc]  # numcodecs ships no ty
 
     zero_level: float
     conversion_gain: float
-    encoded_dtype: str
-    decoded_dtype: str
-    step: float
-    dither: str
-    under_root: float
-    saturation: float | None
+    encoded_dtype: str = "uint8"
+    decoded_dtype: str = "uint16"
+    step: float = 0.5
+    dither: str = "none"
+    under_root: float = UNDER_ROOT
+    saturation: float | None = None
 
-    def __init__(
-        self,
-        zero_level: float,
-        conversion_gain: float,
-        encoded_dtype: str = "uint8",
-        decoded_dtype: str = "uint16",
-        step: float = 0.5,
-        dither: str = "none",
-        under_root: float = UNDER_ROOT,
-        saturation: float | None = None,
-    ) -> None:
-        self._parameters = TransformParameters(
-            zero_level, conversion_gain, encoded_dtype, decoded_dtype, step, dither, under_root, saturation
-        )
+    def __post_init__(self) -> None:
+        self._parameters = TransformParameters(**vars(self))
         self.__dict__.update(asdict(self._parameters))
 
     @classmethod

@@ -1,13 +1,14 @@
 """The Anscombe transform as a Zarr V3 array-to-array codec.
 
-``docs/spec/anscombe.md`` specifies the format. This class only translates between Zarr and the functions in
-:mod:`.cells` and :mod:`.codes`.
+``docs/spec/anscombe.md`` specifies the format. The classes only translate between Zarr and the functions in
+:mod:`.codes`.
 """
 
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -20,8 +21,41 @@ from .codes import decode, encode
 from .parameters import CODEC_NAME, KEYS, UNDER_ROOT, TransformParameters, check_keys
 
 
+class CountsCodec(ArrayArrayCodec):
+    """Base of the codecs from counts to codes: zarr's asynchronous interface to ``encode_now`` and ``decode_now``."""
+
+    is_fixed_size: ClassVar[bool] = True  # type: ignore[misc]  # zarr declares a plain attribute
+    encoded_dtype: str
+
+    def encode_now(self, counts: AnyArray, room: EncodingRoom) -> AnyArray:
+        """Encode a chunk in the calling thread."""
+        raise NotImplementedError
+
+    def decode_now(
+        self, codes: AnyArray, chunk_spec: ArraySpec, room: Any, threads: int, box: Box | None = None
+    ) -> AnyArray:
+        """Decode a whole chunk in the calling thread, whatever the box."""
+        return self._decode(codes, chunk_spec)
+
+    def _decode(self, codes: AnyArray, spec: ArraySpec) -> AnyArray:
+        raise NotImplementedError
+
+    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
+        """Return the size in bytes of the codes of ``input_byte_length`` bytes of counts."""
+        counts = input_byte_length // chunk_spec.dtype.to_native_dtype().itemsize
+        return counts * np.dtype(self.encoded_dtype).itemsize
+
+    async def _encode_single(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> NDBuffer:
+        codes = await asyncio.to_thread(self.encode_now, chunk_array.as_numpy_array(), np.empty)
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(codes)
+
+    async def _decode_single(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> NDBuffer:
+        counts = await asyncio.to_thread(self._decode, chunk_array.as_numpy_array(), chunk_spec)
+        return chunk_spec.prototype.nd_buffer.from_numpy_array(counts)
+
+
 @dataclass(frozen=True)
-class AnscombeTransformV3(ArrayArrayCodec):
+class AnscombeTransformV3(CountsCodec):
     """Zarr V3 codec that quantises photon counts in steps of their noise.
 
     Parameters
@@ -38,8 +72,6 @@ class AnscombeTransformV3(ArrayArrayCodec):
         If a parameter is out of range.
     """
 
-    is_fixed_size: ClassVar[bool] = True  # type: ignore[misc]  # zarr declares a plain attribute
-
     zero_level: float
     conversion_gain: float
     encoded_dtype: str = "uint8"
@@ -50,14 +82,15 @@ class AnscombeTransformV3(ArrayArrayCodec):
     saturation: float | None = None
 
     def __post_init__(self) -> None:
-        checked = self._parameters(self.decoded_dtype or "float64")
-        for name in KEYS:
-            if name != "decoded_dtype" or self.decoded_dtype is not None:
-                object.__setattr__(self, name, getattr(checked, name))
+        checked = asdict(self._checked)
+        if self.decoded_dtype is None:
+            del checked["decoded_dtype"]
+        vars(self).update(checked)
 
-    def _parameters(self, decoded_dtype: str) -> TransformParameters:
+    @cached_property
+    def _checked(self) -> TransformParameters:
         given = {name: getattr(self, name) for name in KEYS}
-        return TransformParameters(**{**given, "decoded_dtype": decoded_dtype})
+        return TransformParameters(**{**given, "decoded_dtype": self.decoded_dtype or "float64"})
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Self:
@@ -81,19 +114,11 @@ class AnscombeTransformV3(ArrayArrayCodec):
         return replace(self, decoded_dtype=array_spec.dtype.to_native_dtype().name)
 
     def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:
-        """Check the codec against an array.
-
-        Raises
-        ------
-        ConfigurationError
-            If the array's dtype is not the decoded dtype, unless it is floating-point and the decoded dtype an integer.
-        """
+        """Raise ConfigurationError unless the array has the decoded dtype, or is floating-point and that an integer."""
         native = dtype.to_native_dtype()
-        if self.decoded_dtype is None and native.kind in "uif":
-            return
-        if native.name != self.decoded_dtype and not (
-            native.kind == "f" and self.decoded_dtype is not None and np.dtype(self.decoded_dtype).kind in "ui"
-        ):
+        decoded = np.dtype(self.decoded_dtype or native)
+        whole_in_float = native.kind == "f" and decoded.kind in "ui"
+        if native.kind not in "uif" or (native.name != decoded.name and not whole_in_float):
             raise ConfigurationError(
                 f"{CODEC_NAME} with decoded_dtype={self.decoded_dtype!r} cannot code an array of {native}: "
                 f"use decoded_dtype={native.name!r}"
@@ -105,39 +130,17 @@ class AnscombeTransformV3(ArrayArrayCodec):
         return replace(
             chunk_spec,
             dtype=zarr_dtype(np.dtype(self.encoded_dtype)),
-            fill_value=self._encode(fill.reshape(1))[0],
+            fill_value=encode(fill.reshape(1), self.parameters(fill.dtype))[0],
         )
-
-    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
-        """Return the size in bytes of the codes of ``input_byte_length`` bytes of counts."""
-        counts = input_byte_length // chunk_spec.dtype.to_native_dtype().itemsize
-        return counts * np.dtype(self.encoded_dtype).itemsize
 
     def parameters(self, dtype: np.dtype[Any]) -> TransformParameters:
         """Return the transform parameters for an array of this dtype."""
-        return self._parameters(self.decoded_dtype or dtype.name)
-
-    def _encode(self, counts: AnyArray) -> AnyArray:
-        return encode(counts, self.parameters(counts.dtype))
-
-    def _decode(self, codes: AnyArray, dtype: np.dtype[Any]) -> AnyArray:
-        return decode(codes, self.parameters(dtype)).astype(dtype, copy=False)
-
-    def decode_now(
-        self, codes: AnyArray, chunk_spec: ArraySpec, room: Any, threads: int, box: Box | None = None
-    ) -> AnyArray:
-        """Decode a whole chunk in the calling thread, whatever the box."""
-        return self._decode(codes, chunk_spec.dtype.to_native_dtype()).reshape(chunk_spec.shape)
+        return self._checked if self.decoded_dtype else replace(self._checked, decoded_dtype=dtype.name)
 
     def encode_now(self, counts: AnyArray, room: EncodingRoom) -> AnyArray:
         """Encode a chunk in the calling thread."""
         return encode(counts, self.parameters(counts.dtype), room(counts.size, self.encoded_dtype))
 
-    async def _encode_single(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> NDBuffer:
-        codes = await asyncio.to_thread(self._encode, chunk_array.as_numpy_array())
-        return chunk_spec.prototype.nd_buffer.from_numpy_array(codes)
-
-    async def _decode_single(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> NDBuffer:
-        dtype = chunk_spec.dtype.to_native_dtype()
-        counts = await asyncio.to_thread(self._decode, chunk_array.as_numpy_array(), dtype)
-        return chunk_spec.prototype.nd_buffer.from_numpy_array(counts.reshape(chunk_spec.shape))
+    def _decode(self, codes: AnyArray, spec: ArraySpec) -> AnyArray:
+        dtype = spec.dtype.to_native_dtype()
+        return decode(codes, self.parameters(dtype)).astype(dtype, copy=False).reshape(spec.shape)

@@ -39,51 +39,18 @@ def levels(parameters: TransformParameters) -> npt.NDArray[np.int32]:
     return offset_levels() if parameters.dithered else _PLAIN
 
 
-def encode(counts: AnyArray, parameters: TransformParameters, out: AnyArray | None = None) -> AnyArray:
-    """Encode the counts of one chunk.
-
-    Parameters
-    ----------
-    counts
-        Array of any shape, of an integer or floating-point dtype [ADU]. With dither, the offset of a count depends on
-        its place in C order. With an integer ``decoded_dtype``, floating-point counts must be whole numbers.
-    parameters
-        The transform.
-    out
-        Flat array of ``counts.size`` elements of ``encoded_dtype`` to fill; allocated if None.
-
-    Returns
-    -------
-    numpy.ndarray
-        Same shape, ``parameters.encoded_dtype``. At each place, codes are monotone in the counts.
-
-    Raises
-    ------
-    CodeRangeError
-        If a count is not finite, has a code outside ``encoded_dtype`` at any offset, is not whole although
-        ``decoded_dtype`` is an integer dtype, or is too large for float64 or the dtype to resolve at this gain.
-    """
-    return _encode(counts, parameters, levels(parameters), out)
-
-
-def rounded(counts: AnyArray, parameters: TransformParameters) -> AnyArray:
-    """Round the counts of one chunk to values that dithered codes decode to, in ``decoded_dtype``.
-
-    This serves readers without the codec. Each block of 65,536 counts shares one offset. A compressor's blocks are as
-    large for 16-bit counts, so it sees one set of values per block; with an offset per pixel it would see 64.
-    """
-    wide = replace(parameters, encoded_dtype="int64")
-    flat = np.ascontiguousarray(counts).reshape(-1)
-    found = np.empty(flat.size, parameters.decoded_dtype)
-    for number, start in enumerate(range(0, flat.size, BLOCK)):
-        block, level = slice(start, start + BLOCK), block_level(number)
-        found[block] = _counts_at(_encode(flat[block], wide, np.full(1 << 12, level, np.int32)), parameters, level)
-    return found.reshape(counts.shape)
-
-
-def _encode(
-    counts: AnyArray, parameters: TransformParameters, pattern: AnyArray, out: AnyArray | None = None
+def encode(
+    counts: AnyArray, parameters: TransformParameters, out: AnyArray | None = None, pattern: AnyArray | None = None
 ) -> AnyArray:
+    """Encode the counts of one chunk, an array of any shape [ADU]; codes are monotone in the counts at each place.
+
+    With dither, the offset of a count depends on its place in C order; ``pattern`` are other levels for these places
+    than those of the format. ``out`` is a flat array of ``counts.size`` elements of ``encoded_dtype`` to fill.
+
+    Raises CodeRangeError if a count is not finite, has a code outside ``encoded_dtype`` at any offset, is not whole
+    although ``decoded_dtype`` is an integer dtype, or is too large for float64 or the dtype to resolve at this gain.
+    """
+    pattern = levels(parameters) if pattern is None else pattern
     counts = np.ascontiguousarray(counts)
     if counts.dtype.kind == "f" and parameters.whole:
         counts = _whole_counts(counts, np.dtype(parameters.decoded_dtype))
@@ -103,11 +70,29 @@ def _encode(
     flat = counts.reshape(-1)
     for start in range(0, flat.size, _BLOCK):
         block = flat[start : start + _BLOCK]
-        _refuse_first(block, ~_encodable(block, parameters), parameters)
+        bad = ~_encodable(block, parameters)
+        if bad.any():
+            _refuse(block[bad][0], parameters)
         here = np.resize(np.roll(pattern, -(start % pattern.size)), block.size)
         found = (_positions(block, parameters) + here) // LEVELS
         codes[start : start + _BLOCK] = found.astype(codes.dtype)
     return codes.reshape(counts.shape)
+
+
+def rounded(counts: AnyArray, parameters: TransformParameters) -> AnyArray:
+    """Round the counts of one chunk to values that dithered codes decode to, in ``decoded_dtype``.
+
+    This serves readers without the codec. Each block of 65,536 counts shares one offset. A compressor's blocks are as
+    large for 16-bit counts, so it sees one set of values per block; with an offset per pixel it would see 64.
+    """
+    wide = replace(parameters, encoded_dtype="int64")
+    flat = np.ascontiguousarray(counts).reshape(-1)
+    found = np.empty(flat.size, parameters.decoded_dtype)
+    for number, start in enumerate(range(0, flat.size, BLOCK)):
+        block, level = slice(start, start + BLOCK), block_level(number)
+        codes = encode(flat[block], wide, pattern=np.full(1 << 12, level, np.int32))
+        found[block] = _counts_at(codes, parameters, level)
+    return found.reshape(counts.shape)
 
 
 def _positions(counts: npt.ArrayLike, parameters: TransformParameters) -> FloatArray:
@@ -126,14 +111,10 @@ def code_range(low: float, high: float, parameters: TransformParameters) -> tupl
 def encoding_table(parameters: TransformParameters, counts_dtype: str) -> tuple[AnyArray, int, int]:
     """Return the positions of all counts of an 8- or 16-bit integer dtype, and the range that can be encoded.
 
-    The code of a count ``x`` is ``(positions[x - iinfo(dtype).min] + k) >> 6``, with the level ``k`` from
-    :func:`levels`.
-
-    Returns
-    -------
-    tuple
-        The positions (int32, read-only, in ascending order of the counts), and the lowest and highest count that have
-        a code in ``encoded_dtype`` at every level. If no count has one, the lowest is above the highest.
+    The positions are int32, read-only, in ascending order of the counts. The code of a count ``x`` is
+    ``(positions[x - iinfo(dtype).min] + k) >> 6``, with the level ``k`` from :func:`levels`. The range is the lowest
+    and highest count that have a code in ``encoded_dtype`` at every level; if no count has one, the lowest is above
+    the highest.
     """
     info = np.iinfo(counts_dtype)
     values = np.arange(info.min, info.max + 1, dtype=np.int64)
@@ -212,8 +193,10 @@ def fill_count(parameters: TransformParameters, dtype: npt.DTypeLike | None = No
     It is the decoded value of a code at the first place of a chunk: finite, encodable, and unchanged by the round trip.
     ``dtype`` is the dtype of the array, ``decoded_dtype`` if None.
     """
-    stored = np.dtype(dtype or parameters.decoded_dtype)
-    highest = _highest_code(parameters)
+    stored, decoded = np.dtype(dtype or parameters.decoded_dtype), np.dtype(parameters.decoded_dtype)
+    top = float(np.iinfo(decoded).max if decoded.kind in "ui" else np.finfo(decoded).max)
+    # float64 cannot resolve all 64-bit codes
+    highest = int(min(np.iinfo(parameters.encoded_dtype).max, 2**32, code_range(top, top, parameters)[1]))
     while highest > 0:
         # Rounding to a narrow float dtype can push the highest value over its edge; then try the next codes.
         for code in range(highest, max(highest - 8, 0), -1):
@@ -232,14 +215,6 @@ def _count_of(code: int, parameters: TransformParameters, stored: np.dtype[Any])
     """Decode a code at the first place of a chunk, to an array of one element in the dtype of the movie."""
     with np.errstate(over="ignore"):
         return decode(np.array([code]).astype(parameters.encoded_dtype), parameters).astype(stored)
-
-
-def _highest_code(parameters: TransformParameters) -> int:
-    """Return the highest code of any count, or the maximum of ``encoded_dtype`` if that is lower."""
-    decoded = np.dtype(parameters.decoded_dtype)
-    count_top = float(np.iinfo(decoded).max if decoded.kind in "ui" else np.finfo(decoded).max)
-    code_top = min(np.iinfo(parameters.encoded_dtype).max, 2**32)  # float64 cannot resolve all 64-bit codes
-    return int(min(float(code_top), code_range(count_top, count_top, parameters)[1]))
 
 
 # Validation
@@ -276,12 +251,6 @@ def resolved(counts: AnyArray, parameters: TransformParameters) -> npt.NDArray[n
             spacing = np.ldexp(1.0, exponent - 1 - dtype.nmant)
             fine &= spacing <= np.maximum(width / 128, np.minimum(width / 4, 1.0))
         return np.asarray(fine & np.isfinite(values))
-
-
-def _refuse_first(counts: AnyArray, bad: npt.NDArray[np.bool_], parameters: TransformParameters) -> None:
-    """Raise for the first bad count, if there is one."""
-    if bad.any():
-        _refuse(counts[bad].ravel()[0], parameters)
 
 
 def _refuse(value: Any, parameters: TransformParameters) -> NoReturn:

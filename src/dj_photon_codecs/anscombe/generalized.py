@@ -229,9 +229,6 @@ def _conditional_means(numbers: npt.NDArray[np.integer[Any]], noise: float) -> F
     sigma = math.sqrt(noise)
     low = np.sqrt(np.maximum(centres - 10 * sigma, 0.0))
     high = np.sqrt(centres + 10 * sigma)
-    means = np.empty(len(centres))
-    for index, (centre, start, stop) in enumerate(zip(centres, low, high, strict=True)):
-        roots, spacing = np.linspace(start, stop, 1001, retstep=True)
-        density = np.exp(-np.square((np.square(roots) - centre) / sigma) / 2) / (sigma * math.sqrt(2 * math.pi))
-        means[index] = float((4.0 * np.square(roots) * density).sum()) * float(spacing)
-    return means
+    roots, spacing = np.linspace(low, high, 1001, axis=-1, retstep=True)
+    density = np.exp(-np.square((np.square(roots) - centres[:, None]) / sigma) / 2) / (sigma * math.sqrt(2 * math.pi))
+    return np.asarray((4.0 * np.square(roots) * density).sum(axis=-1) * spacing)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from .._typing import AnyArray, FloatArray
+from .._typing import AnyArray
 from ..errors import CalibrationError, CodeRangeError, ConfigurationError, MovieTypeError
 
 #: Highest count in the format.
@@ -29,7 +29,7 @@ _WAY_OUT = "the dj_photon_codecs.anscombe codec has no such limit"
 def make_anscombe_lookup(
     conversion_gain: float,
     input_max: int = INPUT_MAX,
-    zero_level: int = 0,
+    zero_level: float = 0,
     beta: float = 0.5,
     output_type: str = "uint8",
 ) -> AnyArray:
@@ -60,7 +60,14 @@ def make_anscombe_lookup(
     CodeRangeError
         If the codes do not fit ``output_type``.
     """
-    codes = _real_codes(conversion_gain, input_max, zero_level, beta)
+    if not (math.isfinite(conversion_gain) and conversion_gain > 0):
+        raise CalibrationError(f"conversion_gain must be a finite number above 0, got {conversion_gain!r}")
+    if not math.isfinite(zero_level):
+        raise CalibrationError(f"zero_level must be a finite number, got {zero_level!r}")
+    photons = (np.arange(input_max + 1) - zero_level) / conversion_gain
+    slope = 1 / beta / np.sqrt(3 / 8)
+    root = 2.0 / beta * (np.sqrt(np.maximum(0, photons) + 3 / 8) - np.sqrt(3 / 8))
+    codes: AnyArray = np.round(zero_level * slope / conversion_gain + np.where(photons < 0, photons * slope, root))
     limits = np.iinfo(output_type)
     if codes[0] < limits.min or codes[-1] > limits.max:
         raise CodeRangeError(
@@ -70,28 +77,8 @@ def make_anscombe_lookup(
     return codes.astype(output_type)
 
 
-def _real_codes(conversion_gain: float, input_max: int, zero_level: float, beta: float) -> FloatArray:
-    """Return the codes of 0 to ``input_max`` before casting, with the arithmetic of anscombe-transform."""
-    if not (math.isfinite(conversion_gain) and conversion_gain > 0):
-        raise CalibrationError(f"conversion_gain must be a finite number above 0, got {conversion_gain!r}")
-    if not math.isfinite(zero_level):
-        raise CalibrationError(f"zero_level must be a finite number, got {zero_level!r}")
-    photons = (np.arange(input_max + 1) - zero_level) / conversion_gain
-    slope = 1 / beta / np.sqrt(3 / 8)
-    root = 2.0 / beta * (np.sqrt(np.maximum(0, photons) + 3 / 8) - np.sqrt(3 / 8))
-    origin = zero_level * slope / conversion_gain
-    return np.asarray(np.round(origin + np.where(photons < 0, photons * slope, root)))
-
-
 def make_inverse_lookup(lookup_table: AnyArray, output_type: npt.DTypeLike = "int16") -> AnyArray:
-    """Return the table from codes to counts: the middle of the counts that share a code, halves rounded down.
-
-    Parameters
-    ----------
-    lookup_table
-        A table from :func:`make_anscombe_lookup`.
-    output_type
-        Dtype of the counts.
+    """Invert :func:`make_anscombe_lookup`: from codes to the middle of the counts that share it, halves rounded down.
 
     Raises
     ------
@@ -101,8 +88,9 @@ def make_inverse_lookup(lookup_table: AnyArray, output_type: npt.DTypeLike = "in
     """
     table = np.asarray(lookup_table)
     codes, first, sizes = np.unique(table, return_index=True, return_counts=True)
-    if not np.array_equal(codes, np.arange(len(codes))) or (np.diff(table.astype(np.int64)) < 0).any():
-        wrong = int(np.flatnonzero(codes != np.arange(len(codes)))[0]) if (codes != np.arange(len(codes))).any() else 0
+    gaps = np.flatnonzero(codes != np.arange(len(codes)))
+    if gaps.size or (np.diff(table.astype(np.int64)) < 0).any():
+        wrong = int(gaps[0]) if gaps.size else 0
         raise CodeRangeError(
             f"the codes of this table are not 0, 1, 2, ... in a row (the one of rank {wrong} is {codes[wrong]}): the "
             f"anscombe-v1 format finds counts by rank and would give wrong ones; its gain is too low; {_WAY_OUT}"
@@ -125,31 +113,19 @@ def legacy_domain(
 ) -> tuple[AnyArray, AnyArray]:
     """Return the read-only tables of an ``anscombe-v1`` configuration: counts to codes, and codes to counts.
 
-    Raises
-    ------
-    CalibrationError, CodeRangeError, ConfigurationError
-        If anscombe-transform would return wrong counts with this configuration.
+    Raises CalibrationError, CodeRangeError or ConfigurationError if anscombe-transform would return wrong counts.
     """
     for argument, name in (("encoded_dtype", encoded_dtype), ("decoded_dtype", decoded_dtype)):
         if np.dtype(name).kind not in "ui":
             raise ConfigurationError(f"{argument} must be an integer dtype, got {name!r}")
-    table = make_anscombe_lookup(conversion_gain, zero_level=zero_level, output_type=encoded_dtype)  # type: ignore[arg-type]  # real zero levels work too
+    table = make_anscombe_lookup(conversion_gain, zero_level=zero_level, output_type=encoded_dtype)
     inverse = make_inverse_lookup(table, decoded_dtype)
     table.flags.writeable = inverse.flags.writeable = False
     return table, inverse
 
 
-def encode(buf: AnyArray, *, conversion_gain: float, zero_level: int, encoded_dtype: str) -> AnyArray:
-    """Encode counts.
-
-    Parameters
-    ----------
-    buf
-        Integer counts from 0 to 32767 [ADU].
-    conversion_gain, zero_level
-        The noise model [ADU/photon, ADU].
-    encoded_dtype
-        Integer dtype of the codes.
+def encode(buf: AnyArray, *, conversion_gain: float, zero_level: float, encoded_dtype: str) -> AnyArray:
+    """Encode integer counts from 0 to 32767 [ADU] to codes of an integer dtype.
 
     Raises
     ------
@@ -172,28 +148,9 @@ def encode(buf: AnyArray, *, conversion_gain: float, zero_level: int, encoded_dt
 
 
 def decode(
-    buf: Any,
-    *,
-    conversion_gain: float,
-    zero_level: int,
-    encoded_dtype: npt.DTypeLike,
-    decoded_dtype: npt.DTypeLike,
+    buf: Any, *, conversion_gain: float, zero_level: float, encoded_dtype: npt.DTypeLike, decoded_dtype: npt.DTypeLike
 ) -> AnyArray:
-    """Decode codes.
-
-    Parameters
-    ----------
-    buf
-        Bytes or contiguous array of codes.
-    conversion_gain, zero_level, encoded_dtype
-        The arguments that were passed to :func:`encode`.
-    decoded_dtype
-        Integer dtype of the counts.
-
-    Returns
-    -------
-    numpy.ndarray
-        Flat counts in ``decoded_dtype``.
+    """Decode bytes or a contiguous array of codes to flat counts in ``decoded_dtype``, an integer dtype.
 
     Raises
     ------
@@ -249,20 +206,9 @@ def refuse_top_counts(highest: int, table: AnyArray, dtype: np.dtype[Any], way_o
 def encode_readable(
     counts: AnyArray, *, conversion_gain: float, zero_level: float, encoded_dtype: str, decoded_dtype: str
 ) -> AnyArray:
-    """Encode counts, and reject those that reading would reject.
-
-    Raises
-    ------
-    MovieTypeError, CalibrationError, CodeRangeError, ConfigurationError
-        From :func:`encode`, :func:`legacy_domain` and :func:`refuse_top_counts`.
-    """
+    """Encode counts like :func:`encode`, and reject those that reading would reject, with the same errors."""
     table, _ = legacy_domain(float(conversion_gain), float(zero_level), encoded_dtype, decoded_dtype)
-    codes = encode(
-        counts,
-        conversion_gain=conversion_gain,
-        zero_level=zero_level,  # type: ignore[arg-type]  # that signature says int, its arithmetic is real
-        encoded_dtype=encoded_dtype,
-    )
+    codes = encode(counts, conversion_gain=conversion_gain, zero_level=zero_level, encoded_dtype=encoded_dtype)
     if counts.size:
         highest = int(counts.max())
         for dtype in (counts.dtype, np.dtype(decoded_dtype)):  # reading checks both

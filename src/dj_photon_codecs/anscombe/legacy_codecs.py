@@ -6,29 +6,26 @@ wrong. Zarr finds them through entry points, so these arrays open without import
 
 from __future__ import annotations
 
-import asyncio
-from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 import zarr
 from numcodecs.abc import Codec
 from numcodecs.compat import ensure_contiguous_ndarray, ndarray_copy
-from zarr.abc.codec import ArrayArrayCodec
 
 from .._typing import AnyArray
-from .._zarr import ArraySpec, NDBuffer, zarr_dtype
+from .._zarr import ArraySpec, EncodingRoom, zarr_dtype
 from ..errors import ConfigurationError
+from .codec_v3 import CountsCodec
 from .legacy import decode, encode_readable, legacy_domain, refuse_clamped
 
 LEGACY_NAME = "anscombe-v1"
 
 
 @dataclass(frozen=True)
-class LegacyAnscombeV3(ArrayArrayCodec):
+class LegacyAnscombeV3(CountsCodec):
     """Zarr V3 codec ``anscombe-v1``; ``zero_level`` in ADU and ``conversion_gain`` in ADU/photon."""
-
-    is_fixed_size: ClassVar[bool] = True  # type: ignore[misc]  # zarr declares a plain attribute
 
     zero_level: float
     conversion_gain: float
@@ -46,35 +43,18 @@ class LegacyAnscombeV3(ArrayArrayCodec):
 
     def to_dict(self) -> dict[str, Any]:
         """Return the metadata as anscombe-transform writes it."""
-        keys = ("zero_level", "conversion_gain", "encoded_dtype", "decoded_dtype")
-        return {"name": LEGACY_NAME, "configuration": {key: getattr(self, key) for key in keys}}
+        return {"name": LEGACY_NAME, "configuration": asdict(self)}
 
     def resolve_metadata(self, chunk_spec: ArraySpec) -> ArraySpec:
         """Return the array spec of the codes. As in anscombe-transform, the fill value stays unchanged."""
         return replace(chunk_spec, dtype=zarr_dtype(np.dtype(self.encoded_dtype)))
 
-    def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
-        """Return the size in bytes of the codes of ``input_byte_length`` bytes of counts."""
-        counts = input_byte_length // chunk_spec.dtype.to_native_dtype().itemsize
-        return counts * np.dtype(self.encoded_dtype).itemsize
-
-    def _encode(self, counts: AnyArray) -> AnyArray:
-        return encode_readable(
-            counts,
-            conversion_gain=self.conversion_gain,
-            zero_level=self.zero_level,
-            encoded_dtype=self.encoded_dtype,
-            decoded_dtype=self.decoded_dtype,
-        )
+    def encode_now(self, counts: AnyArray, room: EncodingRoom) -> AnyArray:
+        """Encode a chunk in the calling thread."""
+        return encode_readable(counts, **asdict(self))
 
     def _decode(self, codes: AnyArray, spec: ArraySpec) -> AnyArray:
-        counts = decode(
-            np.ascontiguousarray(codes),
-            conversion_gain=self.conversion_gain,
-            zero_level=self.zero_level,  # type: ignore[arg-type]  # that signature says int, its arithmetic is real
-            encoded_dtype=self.encoded_dtype,
-            decoded_dtype=self.decoded_dtype,
-        )
+        counts = decode(np.ascontiguousarray(codes), **asdict(self))
         # In anscombe-transform, decoded_dtype defaults to int16 for arrays of any dtype. Whether counts may have been
         # clamped therefore depends on the dtype of the array.
         native: np.dtype[Any] = spec.dtype.to_native_dtype()
@@ -85,15 +65,8 @@ class LegacyAnscombeV3(ArrayArrayCodec):
             counts = np.minimum(counts, np.iinfo(native).max)
         return counts.reshape(spec.shape).astype(native, copy=False)
 
-    async def _encode_single(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> NDBuffer:
-        codes = await asyncio.to_thread(self._encode, chunk_array.as_numpy_array())
-        return chunk_spec.prototype.nd_buffer.from_numpy_array(codes)
 
-    async def _decode_single(self, chunk_array: NDBuffer, chunk_spec: ArraySpec) -> NDBuffer:
-        counts = await asyncio.to_thread(self._decode, chunk_array.as_numpy_array(), chunk_spec)
-        return chunk_spec.prototype.nd_buffer.from_numpy_array(counts)
-
-
+@dataclass(eq=False, repr=False)
 class LegacyAnscombeV2(Codec):  # type: ignore[misc]  # numcodecs ships no types for its base class
     """numcodecs codec ``anscombe-v1``.
 
@@ -104,36 +77,20 @@ class LegacyAnscombeV2(Codec):  # type: ignore[misc]  # numcodecs ships no types
 
     codec_id = LEGACY_NAME
 
-    def __init__(
-        self, zero_level: float, conversion_gain: float, encoded_dtype: str = "uint8", decoded_dtype: str = "int16"
-    ) -> None:
-        self.zero_level = zero_level
-        self.conversion_gain = conversion_gain
-        self.encoded_dtype = encoded_dtype
-        self.decoded_dtype = decoded_dtype
+    zero_level: float
+    conversion_gain: float
+    encoded_dtype: str = "uint8"
+    decoded_dtype: str = "int16"
 
     def encode(self, buf: Any) -> AnyArray:
         """Encode counts; a plain buffer is read as ``decoded_dtype``."""
         counts = buf if isinstance(buf, np.ndarray) else ensure_contiguous_ndarray(buf).view(self.decoded_dtype)
-        return encode_readable(
-            counts,
-            conversion_gain=self.conversion_gain,
-            zero_level=self.zero_level,
-            encoded_dtype=self.encoded_dtype,
-            decoded_dtype=self.decoded_dtype,
-        )
+        return encode_readable(counts, **asdict(self))
 
     def decode(self, buf: Any, out: Any = None) -> Any:
         """Decode codes to flat counts, into ``out`` if given."""
         codes = ensure_contiguous_ndarray(buf).view(self.encoded_dtype)
-        counts = decode(
-            codes,
-            conversion_gain=self.conversion_gain,
-            zero_level=self.zero_level,  # type: ignore[arg-type]  # that signature says int, its arithmetic is real
-            encoded_dtype=self.encoded_dtype,
-            decoded_dtype=self.decoded_dtype,
-        )
-        return ndarray_copy(counts, out)
+        return ndarray_copy(decode(codes, **asdict(self)), out)
 
     def get_config(self) -> dict[str, Any]:
         """Return the configuration as anscombe-transform writes it."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -27,15 +28,8 @@ DITHERS = ("none", "position")
 class TransformParameters:
     """All parameters of the transform; :class:`~dj_photon_codecs.AnscombeTransformV2` documents them.
 
-    With an integer ``decoded_dtype``, counts are whole numbers, even in a floating-point array.
-
-    Raises
-    ------
-    CalibrationError
-        If the gain is not a finite number above 0, the zero level or saturation is not finite, the saturation of an
-        integer dtype is not whole, or ``under_root`` is out of range.
-    ConfigurationError
-        If the step is not a finite number above 0, the dither is unknown, or a dtype cannot hold codes or counts.
+    With an integer ``decoded_dtype``, counts are whole numbers, even in a floating-point array. Raises CalibrationError
+    or ConfigurationError if a parameter is out of range.
     """
 
     zero_level: float
@@ -73,32 +67,30 @@ class TransformParameters:
                 f"under_root must be a number above 0 and at most {UNDER_ROOT:g} [photons], got {self.under_root!r}: "
                 "leave it out unless dark pixels have less noise than that"
             )
-        object.__setattr__(self, "under_root", under_root)
-        object.__setattr__(self, "conversion_gain", gain)
-        object.__setattr__(self, "zero_level", zero)
-        object.__setattr__(self, "step", step)
-        object.__setattr__(self, "encoded_dtype", _dtype_name(self.encoded_dtype, "encoded_dtype", "ui"))
-        object.__setattr__(self, "decoded_dtype", _dtype_name(self.decoded_dtype, "decoded_dtype", "uif"))
+        vars(self).update(
+            zero_level=zero,
+            conversion_gain=gain,
+            encoded_dtype=_dtype_name(self.encoded_dtype, "encoded_dtype", "ui"),
+            decoded_dtype=_dtype_name(self.decoded_dtype, "decoded_dtype", "uif"),
+            step=step,
+            under_root=under_root,
+        )
         if self.saturation is not None:
-            object.__setattr__(self, "saturation", self._checked_saturation())
+            saturation = _finite_number(self.saturation)
+            if saturation is None or (self.whole and not saturation.is_integer()):
+                kind = "a whole number" if self.whole else "a finite number"
+                raise CalibrationError(
+                    f"saturation must be {kind} [ADU] for {self.decoded_dtype} counts, or None, "
+                    f"got {self.saturation!r}: it is the highest count that the converter gives"
+                )
+            vars(self).update(saturation=saturation)
 
-    def _checked_saturation(self) -> float:
-        """Return the saturation as a float; raise CalibrationError if it is not valid for the dtype."""
-        saturation = _finite_number(self.saturation)
-        if saturation is None or (self.whole and not saturation.is_integer()):
-            kind = "a whole number" if self.whole else "a finite number"
-            raise CalibrationError(
-                f"saturation must be {kind} [ADU] for {self.decoded_dtype} counts, or None, got {self.saturation!r}: "
-                "it is the highest count that the converter gives"
-            )
-        return saturation
-
-    @property
+    @cached_property
     def dithered(self) -> bool:
         """True if an offset is added before rounding."""
         return self.dither != "none"
 
-    @property
+    @cached_property
     def whole(self) -> bool:
         """True if counts are whole numbers."""
         return np.dtype(self.decoded_dtype).kind in "ui"
@@ -139,7 +131,7 @@ def _dtype_name(dtype: npt.DTypeLike, argument: str, kinds: str) -> str:
     """Return the name of a dtype; raise ConfigurationError unless it is one of ``kinds`` and at most 64-bit."""
     try:
         if not isinstance(dtype, str | type | np.dtype):
-            raise TypeError("it is no name")  # numpy would build structured dtypes from dicts and lists
+            raise TypeError("not a name")  # numpy would build structured dtypes from dicts and lists
         parsed = np.dtype(dtype)
     except (TypeError, ValueError, SyntaxError) as error:
         raise ConfigurationError(f"{argument}={dtype!r} is not a dtype") from error

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-import operator
 import sys
 from collections.abc import Iterator
 from typing import Any
@@ -43,14 +42,8 @@ def prepare(coming: int) -> None:
 def apply_table(table: AnyArray, indices: AnyArray, out: AnyArray | None = None) -> AnyArray:
     """Return ``table[indices]``, computed in blocks that fit the cache, without the GIL.
 
-    Parameters
-    ----------
-    table
-        1-D, with an entry for every value of the unsigned dtype of ``indices``.
-    indices
-        C-contiguous uint8 or uint16 array of any shape.
-    out
-        C-contiguous array to fill, in the shape of ``indices`` and the dtype of ``table``; allocated if None.
+    ``table`` has an entry for every value of the unsigned dtype of ``indices``, a C-contiguous array of any shape.
+    ``out`` is a C-contiguous array to fill, in the shape of ``indices`` and the dtype of ``table``.
     """
     return _look_up(table, np.zeros(_PLACES, np.intp), indices, out)
 
@@ -69,22 +62,10 @@ def look_up_box(
 ) -> None:
     """Set ``out[...] = table[begins[n mod period] + codes[n] - first]`` for the box ``inner`` of codes.
 
-    Parameters
-    ----------
-    table
-        1-D; no index may exceed it.
-    begins
-        Start of the table row of each place in a period, uint32, extended by the length of one line of codes.
-    period
-        Number of places after which ``begins`` repeats.
-    first
-        Code of the first column of the table's rows.
-    codes
-        C-contiguous; ``n`` counts in C order.
-    inner
-        A slice with a positive step for each axis.
-    out
-        Array to fill, in the shape of the box and the dtype of the table; a C-contiguous array or a view of one.
+    ``begins`` are the starts of the table row of each place in a period, uint32, extended by the length of one line of
+    codes; ``first`` is the code of the first column of these rows. No index may exceed the 1-D table. ``codes`` are
+    C-contiguous, and ``n`` counts in C order. ``inner`` has a slice with a positive step for each axis. ``out``, in the
+    shape of the box and the dtype of the table, is a C-contiguous array or a view of one.
     """
     global _done  # a race between threads only delays the switch to numba
     box = codes[inner]
@@ -96,8 +77,7 @@ def look_up_box(
         whole = out
         while isinstance(whole.base, np.ndarray) and not whole.flags.c_contiguous:
             whole = whole.base
-        flat, to = whole.reshape(-1), _distance(whole, out)
-        at = _distance(codes, box)
+        flat, to, at = whole.reshape(-1), _start(out) - _start(whole), _start(box) - _start(codes)
         bits = f"u{table.dtype.itemsize}"
         for shape, steps, out_steps, more, out_more in _boxes_of_three(box, out):
             kernels.look_up_box(
@@ -115,10 +95,9 @@ def look_up_box(
         out[number] = table[index]
 
 
-def _distance(whole: AnyArray, part: AnyArray) -> int:
-    """Return the distance, in elements, from the start of an array to the start of a view of it."""
-    begins = (array.__array_interface__["data"][0] for array in (part, whole))
-    return int(operator.sub(*begins)) // whole.itemsize
+def _start(array: AnyArray) -> int:
+    """Return where an array starts in memory [elements]."""
+    return int(array.__array_interface__["data"][0]) // array.itemsize
 
 
 def _boxes_of_three(box: AnyArray, out: AnyArray) -> Iterator[tuple[Any, ...]]:
@@ -128,7 +107,7 @@ def _boxes_of_three(box: AnyArray, out: AnyArray) -> Iterator[tuple[Any, ...]]:
         for n, step, out_step in zip(box.shape, box.strides, out.strides, strict=True)
         if n > 1
     ]
-    axes = [(1, 0, 0)] * (2 - len(axes)) + (axes or [(1, 1, 1)])
+    axes = axes or [(1, 1, 1)]
     axes = [(1, 0, 0)] * (3 - len(axes)) + axes
     shape, steps, out_steps = (tuple(axis[i] for axis in axes[-3:]) for i in range(3))
     for place in np.ndindex(*(axis[0] for axis in axes[:-3])):

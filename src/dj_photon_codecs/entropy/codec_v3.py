@@ -49,23 +49,11 @@ class RansCodec(ArrayBytesCodec):
         return {"name": CODEC_NAME, "configuration": {}}
 
     def validate(self, *, shape: tuple[int, ...], dtype: Any, chunk_grid: Any) -> None:
-        """Check the codec against an array.
-
-        Raises
-        ------
-        ConfigurationError
-            If the array does not hold 8-bit or 16-bit integers.
-        """
+        """Raise ConfigurationError unless the array holds 8-bit or 16-bit integers."""
         check_dtype(dtype.to_native_dtype())
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
-        """Not available: the encoded size depends on the data.
-
-        Raises
-        ------
-        NotImplementedError
-            Always, as in zarr's own compressors.
-        """
+        """Raise NotImplementedError, as zarr's own compressors do: the encoded size depends on the data."""
         raise NotImplementedError
 
     def encode_now(self, codes: AnyArray, room: EncodingRoom) -> bytes:

@@ -93,20 +93,15 @@ def _cube(shape: tuple[int, ...]) -> tuple[int, int, int]:
     return shape[0], math.prod(shape[1:-1]), shape[-1]
 
 
-def _bits(array: AnyArray) -> AnyArray:
-    """View an array as unsigned integers, so that one compiled loop serves all dtypes of a width."""
-    return array.view(f"u{array.dtype.itemsize}")
-
-
-def _unsigned(codes: AnyArray) -> tuple[AnyArray, int]:
-    """Return an unsigned view of the codes and their sign bit, 0 for unsigned dtypes."""
-    return _bits(codes), 1 << (8 * codes.itemsize - 1) if codes.dtype.kind == "i" else 0
+def _unsigned(codes: AnyArray) -> AnyArray:
+    """View codes as unsigned integers, so that one compiled loop serves all dtypes of a width."""
+    return codes.view(f"u{codes.itemsize}")
 
 
 def _encode(codes: AnyArray) -> bytes:
     from . import encoder
 
-    unsigned, sign = _unsigned(codes)
+    unsigned, sign = _unsigned(codes), 1 << (8 * codes.itemsize - 1) if codes.dtype.kind == "i" else 0
     band_rows, columns = rows_of_band(codes.shape[1]), codes.shape[2]
     words, symbols = rooms.take("words", codes.size, np.uint16), rooms.take("symbols", codes.size, np.uint8)
     model, blank, n_tables, packed, directory, spans, streams = encoder.encode_chunk(
@@ -114,18 +109,12 @@ def _encode(codes: AnyArray) -> bytes:
         offset_pattern(True, columns), words, symbols,
     )  # fmt: skip
     numbers = np.flatnonzero(blank)
-    empty = np.empty(0, np.int64)
-    coded = Payload(
-        model, numbers, unsigned[numbers, 0, 0].astype(np.uint16), band_rows, n_tables, packed, directory, empty
-    )
+    blank_codes = unsigned[numbers, 0, 0].astype(np.uint16)
+    coded = Payload(model, numbers, blank_codes, band_rows, n_tables, packed, directory, np.empty(0, np.int64))
     parts, at = [coded.head()], 0
-    pixels = np.diff(np.append(0, spans[:, 1]))
-    for (begin, end), n_escapes, n_pixels in zip(
-        spans.tolist(), directory[:, 1].tolist(), pixels.tolist(), strict=True
-    ):
-        rest = at + (n_escapes + 1) // 2 * 2 + ((n_pixels * model.low_bits + 15) // 16 + 1) // 2 * 2
-        parts += [_le(words[begin:end]), bytes(2 * ((end - begin) % 2)), _le(streams[at:rest])]
-        at = rest
+    for begin, end, stop in spans.tolist():
+        parts += [_le(words[begin:end]), bytes(2 * ((end - begin) % 2)), _le(streams[at:stop])]
+        at = stop
     return b"".join(parts)
 
 
@@ -142,17 +131,15 @@ def _decode(coded: Payload, content: AnyArray, codes: AnyArray, threads: int, bo
     words.view(np.uint8)[: content.size] = content
     if sys.byteorder == "big":
         words.byteswap(inplace=True)
-    unsigned, _ = _unsigned(codes)
+    unsigned = _unsigned(codes)
     unsigned[coded.blank_frames] = coded.blank_codes.astype(unsigned.dtype)[:, None, None]
     frames, columns = np.delete(np.arange(len(codes)), coded.blank_frames), codes.shape[2]
     n_frames = int(np.searchsorted(frames, box.frames))
 
     def decode_bands(bands: npt.NDArray[np.int64]) -> None:
         slots = rooms.take("slots", coded.n_tables * SCALE, np.uint32)
-        problem, where = decoder.decode_chunk(
-            words, coded.packed, coded.n_tables, coded.directory, coded.places, bands, coded.model, frames,
-            n_frames, coded.band_rows, offset_pattern(coded.model.dithered, columns), unsigned, slots,
-        )  # fmt: skip
+        pattern = offset_pattern(coded.model.dithered, columns)
+        problem, where = decoder.decode_chunk(words, coded, slots, bands, frames, n_frames, pattern, unsigned)
         if problem:
             raise DamagedChunkError(tables.PROBLEMS[problem].format(where))
 

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._compiled import compiled
+from .._compiled import Array, Int, compiled, i32, i64, u8, u32, u64
 from . import vectors
-from .model import LANES, PHASES, SCALE_BITS, STATE_LOW, SYMBOL_ZERO, Model
+from .model import LANES, PHASES, SCALE_BITS, STATE_LOW, SYMBOL_ZERO
+from .payload import Payload
 from .prediction import (
     BLOCK_ROWS,
     FRACTION,
     HALF,
-    Array,
-    Int,
+    Band,
     contexts_of,
     follow,
     follow_first,
-    i32,
-    i64,
+    frame_of,
+    new_band,
     padded,
-    place_of,
     predict,
-    predict_first,
     row_of,
-    u8,
-    u32,
-    u64,
-    weights,
 )
 from .tables import STREAMS, read_tables
 
@@ -42,12 +36,21 @@ _SLOT = u32((1 << SCALE_BITS) - 1)
 PADDING = 2 * LANES
 
 
+class Stream(NamedTuple):
+    """What the symbols of a band are decoded from."""
+
+    words: Array  # the whole payload, uint16
+    slots: Array  # of all tables
+    tables: Array  # first slot of the table of each context
+    shift: Int  # from a prediction to its context
+    states: Array  # of the lanes
+    entries: Array  # scratch space, an element per lane
+
+
 @compiled
-def _take(
-    lanes: Int, x: Int, first: Int, predicted: Array, shift: Int, tables: Array, slots: Array, words: Array, place: Int,
-    states: Array, entries: Array, symbols: Array,
-) -> Any:  # fmt: skip
+def _take(lanes: Int, x: Int, first: Int, predicted: Array, stream: Stream, place: Int, symbols: Array) -> Any:
     """Pop one symbol from each state, and shift a word into each state that falls below ``STATE_LOW``."""
+    words, slots, tables, shift, states, entries = stream
     for lane in range(u64(0), u64(lanes)):
         table = tables[u64(first + u64(u32(predicted[x + lane]) >> shift))]
         entries[lane] = slots[u64(table | (states[lane] & _SLOT))]
@@ -67,12 +70,9 @@ def _take(
 
 
 @compiled
-def take_block(
-    x: Int, first: Int, predicted: Array, shift: Int, tables: Array, slots: Array, words: Array, place: Int,
-    states: Array, entries: Array, symbols: Array,
-) -> Any:  # fmt: skip
+def take_block(x: Int, first: Int, predicted: Array, stream: Stream, place: Int, symbols: Array) -> Any:
     """Decode the 32 symbols from pixel ``x`` on; the portable version of :func:`.vectors.take_block`."""
-    return _take(LANES, x, first, predicted, shift, tables, slots, words, place, states, entries, symbols)
+    return _take(LANES, x, first, predicted, stream, place, symbols)
 
 
 #: The AVX2 version if the processor supports it.
@@ -80,25 +80,20 @@ _take_block = vectors.take_block if vectors.available() else take_block
 
 
 @compiled
-def pull_symbols(
-    n: Int, first: Int, predicted: Array, shift: Int, tables: Array, slots: Array, words: Array, place: Int, end: Int,
-    states: Array, entries: Array, symbols: Array,
-) -> Any:  # fmt: skip
+def pull_symbols(n: Int, first: Int, predicted: Array, stream: Stream, place: Int, end: Int, symbols: Array) -> Any:
     """Decode ``n`` symbols starting at lane 0, and return the position of the next word.
 
-    A position beyond ``end`` means that the stream was too short. ``tables`` holds, for each context, the first slot
-    of its table; ``first`` is the first context of the phase.
+    A position beyond ``end`` means that the stream was too short. ``first`` is the first context of the phase.
     """
     whole = u64(n) - u64(n) % _LANES
     x = u64(0)
     while x < whole:
         if place > end:
             return place
-        place = _take_block(x, first, predicted, shift, tables, slots, words, place, states, entries, symbols)
+        place = _take_block(x, first, predicted, stream, place, symbols)
         x = u64(x + _LANES)
     if whole < u64(n) and place <= end:
-        rest = u64(n) - whole
-        place = _take(rest, x, first, predicted, shift, tables, slots, words, place, states, entries, symbols)
+        place = _take(u64(n) - whole, x, first, predicted, stream, place, symbols)
     return place
 
 
@@ -129,45 +124,32 @@ def _add_low(levels: Array, low_bits: Int, words: Array, bit: Int) -> None:
 
 @compiled
 def _pull_band(
-    words: Array, at: Int, band: Array, slots: Array, tables: Array, model: Model, frames: Array, n_frames: Int,
-    top_row: Int, rows: Int, pattern: Array, out: Array, predicted: Array, symbols: Array,
+    band: Band, stream: Stream, at: Int, n_words: Int, n_escapes: Int, frames: Array, n_frames: Int, out: Array,
+    symbols: Array,
 ) -> Any:  # fmt: skip
     """Decode the first ``n_frames`` frames of the band with streams at ``words[at:]``.
 
     Return False if the streams end too early, or if all frames do not use them up exactly.
     """
-    columns = out.shape[2]
-    n_words, n_escapes, states = i64(band[0]), i64(band[1]), band[2:].copy()
+    means, predicted, pattern = band.means, band.predicted, band.pattern
+    (rows, columns), (column_means, scratch) = means.shape, band.column_means
     place, end = u64(at), u64(at + n_words)
-    escapes = words[at + padded(n_words) : at + padded(n_words) + n_escapes]
-    low = words[at + padded(n_words) + padded(n_escapes) :]
-    means, blurred = np.zeros((rows, columns), np.int32), np.empty((3, columns), np.int32)
-    column_means, scratch = np.empty(columns, np.int32), np.empty(columns, np.int32)
-    entries = np.empty(LANES, np.uint32)
-    column_means[:] = i32(model.start) << FRACTION
-    top, shift = i32(model.top), u32(model.context_shift)
-    highest, contexts = i32(top << FRACTION), contexts_of(model)
-    base, low_bits, bit = i32(model.base), i64(model.low_bits), i64(0)
+    escapes = stream.words[at + padded(n_words) : at + padded(n_words) + n_escapes]
+    low = stream.words[at + padded(n_words) + padded(n_escapes) :]
+    top, base, contexts = i32(band.model.top), i32(band.model.base), contexts_of(band.model)
+    low_bits, bit = i64(band.model.low_bits), i64(0)
     escaped, strayed = i64(0), i32(0)
     for t in range(n_frames):
-        phase, weight, rate = weights(t, model)
-        start = place_of(frames[t], top_row, out.shape[1], columns)
-        step = 1 if t == 0 else BLOCK_ROWS
-        for begin in range(0, rows, step):
-            stop = min(begin + step, rows)
-            n = (stop - begin) * columns
-            if t == 0:
-                predict_first(column_means, highest, row_of(pattern, start, begin, columns), predicted[:n])
-            else:
-                predict(begin, stop, weight, highest, pattern, start, means, blurred, predicted)
-            place = pull_symbols(
-                n, u64(phase * contexts), predicted, shift, tables, slots, words, place, end, states, entries, symbols
-            )
+        frame = frame_of(band, t, frames[t])
+        first, begin = u64(frame.phase * contexts), 0
+        while begin < rows:
+            stop = predict(band, frame, begin)
+            place = pull_symbols((stop - begin) * columns, first, predicted, stream, place, end, symbols)
             if place > end:
                 return False
             for y in range(begin, stop):
                 x = (y - begin) * columns
-                levels, offsets = predicted[x : x + columns], row_of(pattern, start, y, columns)
+                levels = predicted[x : x + columns]
                 beyond, found = _levels_of(levels, symbols[x : x + columns], top)
                 strayed |= beyond
                 if found:
@@ -177,47 +159,47 @@ def _pull_band(
                         if symbols[x + i] == u8(0):
                             levels[i] = i32(escapes[escaped])
                             escaped += 1
-                follow(levels, top, rate, offsets, means[y])
+                offsets = row_of(pattern, frame.place, y, columns)
+                follow(levels, top, frame.rate, offsets, means[y])
                 if t == 0:
                     follow_first(levels, top, offsets, column_means, scratch)
                 if low_bits:
                     _add_low(levels, low_bits, low, bit)
                     bit += low_bits * columns
-                line = out[frames[t], top_row + y]
+                line = out[frames[t], band.top_row + y]
                 for i in range(columns):
                     line[i] = i32(levels[i] + base)
+            begin = stop
     if n_frames < frames.size:
         return strayed == i32(0)
-    return place == end and escaped == n_escapes and strayed == i32(0) and (states == _LOW).all()
+    return place == end and escaped == n_escapes and strayed == i32(0) and (stream.states == _LOW).all()
 
 
 @compiled
 def decode_chunk(
-    words: Array, packed: Array, n_tables: Int, directory: Array, places: Array, bands: Array, model: Model,
-    frames: Array, n_frames: Int, band_rows: Int, pattern: Array, out: Array, slots: Array,
-) -> Any:  # fmt: skip
+    words: Array, coded: Payload, slots: Array, bands: Array, frames: Array, n_frames: Int, pattern: Array, out: Array
+) -> Any:
     """Decode the given bands of a chunk into ``out``, shape (time, rows, columns).
 
-    ``words`` is the whole payload as uint16, followed by ``PADDING`` zeros; ``packed``, ``directory`` and ``places``
-    are fields of :class:`~.payload.Payload`. ``frames`` holds the indices of the frames that are not blank; the first
-    ``n_frames`` of these are decoded. ``slots`` is scratch space for the slots of all tables, uint32, shape
-    (tables * 4096,).
+    ``words`` is the whole payload as uint16, followed by ``PADDING`` zeros. ``frames`` holds the indices of the frames
+    that are not blank; the first ``n_frames`` of these are decoded. ``slots`` is scratch space for the slots of all
+    tables, uint32, shape (tables * 4096,).
 
     Returns an index into :data:`~.tables.PROBLEMS`, 0 if the payload is valid, and the number of the table or band.
     """
     _, rows, columns = out.shape
-    tables = np.empty(PHASES * contexts_of(model), np.uint32)
-    problem, at = read_tables(packed, n_tables, tables, slots)
+    tables = np.empty(PHASES * contexts_of(coded.model), np.uint32)
+    problem, at = read_tables(coded.packed, coded.n_tables, tables, slots)
     if problem:
         return problem, at
-    block = min(band_rows, BLOCK_ROWS) * columns
-    predicted, symbols = np.empty(block, np.int32), np.empty(block, np.uint8)
-    for band in bands:
-        top_row = band * band_rows
-        whole = _pull_band(
-            words, places[band], directory[band], slots, tables, model, frames, n_frames, top_row,
-            min(band_rows, rows - top_row), pattern, out, predicted, symbols,
-        )  # fmt: skip
-        if not whole:
-            return STREAMS, i64(band)
+    symbols = np.empty(min(coded.band_rows, BLOCK_ROWS) * columns, np.uint8)
+    shift, entries = u32(coded.model.context_shift), np.empty(LANES, np.uint32)
+    for number in bands:
+        top_row, head = number * coded.band_rows, coded.directory[number]
+        band = new_band(coded.model, pattern, out.shape, top_row, min(coded.band_rows, rows - top_row))
+        stream = Stream(words, slots, tables, shift, head[2:].copy(), entries)
+        if not _pull_band(
+            band, stream, coded.places[number], i64(head[0]), i64(head[1]), frames, n_frames, out, symbols
+        ):
+            return STREAMS, i64(number)
     return 0, i64(0)

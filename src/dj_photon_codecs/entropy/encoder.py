@@ -6,40 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from .._compiled import compiled
-from .model import (
-    LANES,
-    MAX_TABLES,
-    PHASES,
-    SCALE_BITS,
-    STATE_LOW,
-    SYMBOL_ZERO,
-    SYMBOLS,
-    Model,
-)
-from .prediction import (
-    BLOCK_ROWS,
-    FRACTION,
-    HALF,
-    Array,
-    Int,
-    contexts_of,
-    follow,
-    follow_first,
-    i32,
-    i64,
-    padded,
-    place_of,
-    predict,
-    predict_first,
-    row_of,
-    u8,
-    u16,
-    u32,
-    u64,
-    weights,
-)
-from .tables import MAX_TABLE_BYTES, merge_contexts, scale_counts, write_tables
+from .._compiled import Array, Int, compiled, i32, i64, u8, u16, u32, u64
+from .model import LANES, PHASES, SCALE_BITS, STATE_LOW, SYMBOL_ZERO, SYMBOLS, Model
+from .prediction import FRACTION, HALF, contexts_of, follow, follow_first, frame_of, new_band, padded, predict, row_of
+from .tables import merge_contexts, scale_counts, write_tables
 from .trial import choose_model
 
 _ZERO = i32(SYMBOL_ZERO)
@@ -49,24 +19,6 @@ _SYMBOL_BITS = u64(8)
 
 #: Constant frames with at least this many pixels are left out of the model.
 _BLANK_PIXELS = 64
-
-
-@compiled
-def look_up(counts: Array, mask: Int, table: Array, begins: Array, first: Int, width: Int, codes: Array) -> Any:
-    """Look up the codes of counts, both flat, in a :class:`~.model.Lookup`; return False if a count is out of range.
-
-    ``mask`` selects the bits of a count, which are read as an unsigned integer.
-    """
-    beyond = u32(0)
-    period = begins.size
-    for start in range(0, counts.size, period):
-        part, out = counts[start : start + period], codes[start : start + period]
-        begin = begins[: part.size]
-        for x in range(part.size):
-            index = u32(i32(part[x]) - i32(first)) & u32(mask)
-            beyond |= u32(index >= u32(width))
-            out[x] = table[u64(u32(begin[x]) + min(index, u32(width - 1)))]
-    return beyond == u32(0)
 
 
 @compiled
@@ -97,28 +49,20 @@ def model_band(
     Fills ``context_of`` and ``symbols``, both flat, and adds the symbols of each context to ``counts``.
     """
     columns = codes.shape[2]
-    means, blurred = np.zeros((rows, columns), np.int32), np.empty((3, columns), np.int32)
-    column_means, scratch = np.empty(columns, np.int32), np.empty(columns, np.int32)
-    predicted, levels = np.empty(min(rows, BLOCK_ROWS) * columns, np.int32), np.empty(columns, np.int32)
-    column_means[:] = i32(model.start) << FRACTION
+    band = new_band(model, pattern, codes.shape, top_row, rows)
+    means, predicted, levels = band.means, band.predicted, np.empty(columns, np.int32)
+    column_means, scratch = band.column_means
     shift, low, base, top = i32(model.context_shift), i32(model.low_bits), i32(model.base), i32(model.top)
-    bits, highest, contexts = i32(mask), i32(top << FRACTION), contexts_of(model)
+    bits, contexts = i32(mask), contexts_of(model)
     at, n_escapes, flat = 0, -counts[:, 0].sum(), counts.reshape(-1)
     for t in range(frames.size):
-        phase, weight, rate = weights(t, model)
-        first = i32(phase * contexts)
-        start = place_of(frames[t], top_row, codes.shape[1], columns)
-        step = 1 if t == 0 else BLOCK_ROWS
-        for begin in range(0, rows, step):
-            stop = min(begin + step, rows)
-            if t == 0:
-                predict_first(column_means, highest, row_of(pattern, start, begin, columns), predicted[:columns])
-            else:
-                predict(begin, stop, weight, highest, pattern, start, means, blurred, predicted)
+        frame = frame_of(band, t, frames[t])
+        first, begin = i32(frame.phase * contexts), 0
+        while begin < rows:
+            stop = predict(band, frame, begin)
             for y in range(begin, stop):
                 line, expected = codes[frames[t], top_row + y], predicted[(y - begin) * columns :][:columns]
                 context_line, symbol_line = context_of[at : at + columns], symbols[at : at + columns]
-                offsets = row_of(pattern, start, y, columns)
                 for x in range(columns):
                     level = i32(i32(i32(i32(line[x]) - base) & bits) >> low)
                     symbol = i32(level - i32(i32(expected[x] + HALF) >> FRACTION) + _ZERO)
@@ -128,10 +72,12 @@ def model_band(
                     levels[x] = level
                 for x in range(columns):  # a flat index avoids a multiplication
                     flat[u64(context_line[x]) << _SYMBOL_BITS | u64(symbol_line[x])] += u32(1)
-                follow(levels, top, rate, offsets, means[y])
+                offsets = row_of(pattern, frame.place, y, columns)
+                follow(levels, top, frame.rate, offsets, means[y])
                 if t == 0:
                     follow_first(levels, top, offsets, column_means, scratch)
                 at += columns
+            begin = stop
     return n_escapes + counts[:, 0].sum()
 
 
@@ -165,15 +111,7 @@ def push_block(
 
 
 @compiled
-def push_band(
-    words: Array,
-    symbols: Array,
-    first_run: Int,
-    run: Int,
-    keys: Array,
-    ranges: Array,
-    states: Array,
-) -> Any:
+def push_band(words: Array, symbols: Array, first_run: Int, run: Int, keys: Array, ranges: Array, states: Array) -> Any:
     """Encode the symbols of a band, last one first, and return the position of the first word in ``words``.
 
     On input, ``words`` holds the context of each pixel, uint16; output words overwrite used contexts from the end.
@@ -217,30 +155,32 @@ def ranges_of(table_of: Array, frequencies: Array) -> Any:
 
 @compiled
 def _collect(
-    codes: Array, mask: Int, model: Model, frames: Array, top_row: Int, rows: Int, symbols: Array, escapes: Array,
-    low: Array,
-) -> None:  # fmt: skip
-    """Fill the escapes and the low bits of a band; low bits are packed from the lowest bit up."""
+    codes: Array, mask: Int, model: Model, frames: Array, top_row: Int, bottom: Int, symbols: Array, n_escapes: Int,
+    streams: Array,
+) -> Any:  # fmt: skip
+    """Fill the escapes and the low bits of a band, packed from the lowest bit up, and return where they end."""
     base, low_bits = i32(model.base), i32(model.low_bits)
-    at, escaped, word, gathered, n_gathered = 0, 0, 0, u32(0), u32(0)
+    at, escaped, word, gathered, n_gathered = 0, 0, padded(n_escapes), u32(0), u32(0)
     for t in range(frames.size):
-        for y in range(top_row, top_row + rows):
+        for y in range(top_row, bottom):
             for x in range(codes.shape[2]):
                 level = i32(i32(i32(codes[frames[t], y, x]) - base) & i32(mask))
                 if symbols[at] == u8(0):
-                    escapes[escaped] = u16(level >> low_bits)
+                    streams[escaped] = u16(level >> low_bits)
                     escaped += 1
                 at += 1
                 if low_bits:
                     gathered |= u32(u32(level) & u32((1 << low_bits) - 1)) << n_gathered
                     n_gathered = u32(n_gathered + u32(low_bits))
                     if n_gathered >= u32(16):
-                        low[word] = u16(gathered)
+                        streams[word] = u16(gathered)
                         word += 1
                         gathered = u32(gathered >> u32(16))
                         n_gathered = u32(n_gathered - u32(16))
     if n_gathered:
-        low[word] = u16(gathered)
+        streams[word] = u16(gathered)
+        word += 1
+    return padded(word)
 
 
 @compiled
@@ -255,51 +195,41 @@ def encode_chunk(
     ``symbols`` (uint8) are scratch space with one element per pixel.
 
     Returns the model; a mask of the blank frames; the number of tables; the packed tables; words, escapes and states
-    per band; start and end of each band in ``words``; and the escapes and low bits of all bands, uint16.
+    per band; for each band, its start and end in ``words`` and the end of its escapes and low bits; and the escapes
+    and low bits of all bands, uint16.
     """
     blank = find_blank(codes)
     frames = np.flatnonzero(~blank)
     model = choose_model(codes, mask, sign, frames, plain_pattern, dithered_pattern)
-    rows, columns = codes.shape[1], codes.shape[2]
+    rows, row_pixels = codes.shape[1], frames.size * codes.shape[2]
     n_bands = -(-rows // band_rows) if frames.size else 0
-    directory = np.zeros((n_bands, 2 + LANES), np.uint32)
-    spans = np.zeros((n_bands, 2), np.int64)
+    directory, spans = np.zeros((n_bands, 2 + LANES), np.uint32), np.zeros((n_bands, 3), np.int64)
     pattern = dithered_pattern if model.dithered else plain_pattern
     counts = np.zeros((PHASES * contexts_of(model), SYMBOLS), np.uint32)
-    end, n_streams = 0, 0
+    n_streams = 0
     for band in range(n_bands):
-        top_row = band * band_rows
-        here = min(band_rows, rows - top_row)
-        spans[band, 0], spans[band, 1] = end, end + frames.size * here * columns
-        begin, end = spans[band]
-        directory[band, 1] = model_band(
-            codes, mask, model, frames, top_row, here, pattern, words[begin:end], symbols[begin:end], counts
+        top_row, bottom = band * band_rows, min((band + 1) * band_rows, rows)
+        begin, end = top_row * row_pixels, bottom * row_pixels
+        n_escapes = model_band(
+            codes, mask, model, frames, top_row, bottom - top_row, pattern, words[begin:end], symbols[begin:end], counts
         )
-        n_streams += padded(i64(directory[band, 1])) + padded(((end - begin) * model.low_bits + 15) >> 4)
-    packed = np.zeros(MAX_TABLES * MAX_TABLE_BYTES, np.uint8)
+        directory[band, 1] = n_escapes
+        n_streams += padded(i64(n_escapes)) + padded(((end - begin) * model.low_bits + 15) >> 4)
     streams = np.zeros(n_streams, np.uint16)
     if not n_bands:
-        return model, blank, 0, packed[:0], directory, spans, streams
-    table_of = np.empty(len(counts), np.uint8)
-    shared = merge_contexts(counts, table_of)
-    frequencies = np.empty_like(shared)
-    scale_counts(shared, frequencies)
-    n_bytes = write_tables(table_of, frequencies, packed)
+        return model, blank, 0, np.zeros(0, np.uint8), directory, spans, streams
+    table_of, shared = merge_contexts(counts)
+    frequencies = scale_counts(shared)
     keys, ranges = ranges_of(table_of, frequencies)
     at = 0
     for band in range(n_bands):
-        top_row = band * band_rows
-        here = min(band_rows, rows - top_row)
-        begin, end = spans[band]
-        n_escapes = padded(i64(directory[band, 1]))
-        n_low = padded(((end - begin) * model.low_bits + 15) >> 4)
-        if n_escapes + n_low:
-            escapes, low = streams[at : at + n_escapes], streams[at + n_escapes : at + n_escapes + n_low]
-            _collect(codes, mask, model, frames, top_row, here, symbols[begin:end], escapes, low)
-            at += n_escapes + n_low
-        place = push_band(
-            words[begin:end], symbols[begin:end], columns, here * columns, keys, ranges, directory[band, 2:]
-        )
-        spans[band, 0] += place
+        top_row, bottom = band * band_rows, min((band + 1) * band_rows, rows)
+        begin, end = top_row * row_pixels, bottom * row_pixels
+        n_escapes, here = i64(directory[band, 1]), symbols[begin:end]
+        if n_escapes or model.low_bits:
+            at += _collect(codes, mask, model, frames, top_row, bottom, here, n_escapes, streams[at:])
+        run = (bottom - top_row) * codes.shape[2]
+        place = push_band(words[begin:end], here, codes.shape[2], run, keys, ranges, directory[band, 2:])
         directory[band, 0] = end - begin - place
-    return model, blank, len(frequencies), packed[:n_bytes], directory, spans, streams
+        spans[band, 0], spans[band, 1], spans[band, 2] = begin + place, end, at
+    return model, blank, len(frequencies), write_tables(table_of, frequencies), directory, spans, streams

@@ -7,8 +7,7 @@ untrusted: every number is checked against the remaining bytes before any alloca
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -27,8 +26,7 @@ PLAIN_HEADER = bytes([PLAIN, 0, 0, 0])
 _HEADER = struct.Struct("<6B3Hi3I")
 
 
-@dataclass(frozen=True)
-class Payload:
+class Payload(NamedTuple):
     """The fields of a coded payload, except the streams."""
 
     model: Model
@@ -47,12 +45,8 @@ class Payload:
             CODED, model.dithered, model.low_bits, model.context_shift, model.blend, model.window, self.n_tables,
             model.start, model.top, model.base, self.band_rows, self.blank_frames.size, self.packed.size,
         )  # fmt: skip
-        parts: list[AnyArray] = [
-            self.blank_frames.astype("<u4"),
-            self.blank_codes.astype("<u2"),
-            self.directory.astype("<u4", copy=False),
-            self.packed,
-        ]
+        arrays = (self.blank_frames, "<u4"), (self.blank_codes, "<u2"), (self.directory, "<u4"), (self.packed, "u1")
+        parts = [array.astype(dtype, copy=False) for array, dtype in arrays]
         return fixed + b"".join(part.tobytes() + bytes(-part.nbytes % 4) for part in parts)
 
     @classmethod
@@ -63,21 +57,8 @@ class Payload:
         """
         if payload.size < _HEADER.size:
             raise DamagedChunkError(f"the payload ends within its header: {payload.size} of {_HEADER.size} bytes")
-        (
-            _,
-            dithered,
-            low_bits,
-            context_shift,
-            blend,
-            window,
-            n_tables,
-            start,
-            top,
-            base,
-            band_rows,
-            n_blank,
-            n_packed,
-        ) = _HEADER.unpack_from(payload.data)
+        _, dithered, low_bits, context_shift, blend, window, n_tables, *rest = _HEADER.unpack_from(payload.data)
+        start, top, base, band_rows, n_blank, n_packed = rest
         if dithered > 1:
             raise DamagedChunkError(f"dithered is {dithered}: expected 0 or 1")
         model = Model(low_bits, blend, window, context_shift, start, top, base, bool(dithered))
@@ -85,34 +66,47 @@ class Payload:
         frames, rows, columns = shape
         if not 1 <= band_rows <= rows:
             raise DamagedChunkError(f"bands of {band_rows} rows: expected 1 to {rows}")
-        reader = _Reader(payload, _HEADER.size)
-        blank = reader.take(n_blank, "<u4", "blank frames").astype(np.int64)
-        if n_blank and (int(blank[-1]) >= frames or not (np.diff(blank) > 0).all()):
+        modelled = frames - n_blank
+        n_bands = -(-rows // band_rows) if modelled else 0
+        at = _HEADER.size
+        found: list[AnyArray] = []
+        for what, count, kind in (
+            ("blank frames", n_blank, "<u4"),
+            ("codes of blank frames", n_blank, "<u2"),
+            ("directory", n_bands * (2 + LANES), "<u4"),
+            ("tables", n_packed, "u1"),
+        ):
+            size = count * np.dtype(kind).itemsize
+            if size + -size % 4 > payload.size - at:
+                raise DamagedChunkError(
+                    f"the payload ends within its {what}: {size} bytes promised, {payload.size - at} left"
+                )
+            found.append(np.frombuffer(payload, kind, count, at))
+            at += size + -size % 4
+        blank, codes, directory, packed = found
+        if n_blank and (int(blank[-1]) >= frames or not (blank[1:] > blank[:-1]).all()):
             raise DamagedChunkError(f"the blank frames are not a rising list of frames below {frames}")
-        codes = reader.take(n_blank, "<u2", "codes of blank frames").astype(np.uint16)
         if n_blank and int(codes.max()) > np.iinfo(f"u{dtype.itemsize}").max:
             raise DamagedChunkError(f"the code of a blank frame has more than {8 * dtype.itemsize} bits")
-        modelled = frames - n_blank
         if not (1 <= n_tables <= MAX_TABLES if modelled else n_tables == n_packed == 0):
             raise DamagedChunkError(
                 f"{n_tables} tables in {n_packed} bytes for {modelled} frames: expected 1 to {MAX_TABLES}, or 0 for 0"
             )
-        n_bands = -(-rows // band_rows) if modelled else 0
-        directory = reader.take(n_bands * (2 + LANES), "<u4", "directory").astype(np.uint32, copy=False)
-        directory = directory.reshape(n_bands, 2 + LANES)
-        packed = reader.take(n_packed, "u1", "tables")
+        directory = directory.astype(np.uint32, copy=False).reshape(n_bands, 2 + LANES)
         pixels = np.full(n_bands, modelled * band_rows * columns)
         pixels[-1:] -= modelled * (n_bands * band_rows - rows) * columns
         _check_directory(directory, pixels)
         sizes = [directory[:, 0].astype(np.int64), directory[:, 1].astype(np.int64), (pixels * low_bits + 15) // 16]
-        ends = reader.at // 2 + np.cumsum(sum((size + 1) // 2 * 2 for size in sizes))
-        end = 2 * int(ends[-1]) if n_bands else reader.at
+        ends = at // 2 + np.cumsum(sum((size + 1) // 2 * 2 for size in sizes))
+        end = 2 * int(ends[-1]) if n_bands else at
         if end > payload.size:
             raise DamagedChunkError(f"the payload ends within its streams: {end} bytes promised, {payload.size} there")
         if end < payload.size:
             raise DamagedChunkError(f"{payload.size - end} bytes follow the end of the payload")
-        places = np.concatenate([[reader.at // 2], ends[:-1]])[:n_bands].astype(np.int64)
-        return cls(model, blank, codes, band_rows, n_tables, packed, directory, places)
+        places = np.append(at // 2, ends)[:n_bands].astype(np.int64)
+        return cls(
+            model, blank.astype(np.int64), codes.astype(np.uint16), band_rows, n_tables, packed, directory, places
+        )
 
 
 def _check_model(model: Model, dtype: np.dtype[Any]) -> None:
@@ -141,20 +135,3 @@ def _check_directory(directory: npt.NDArray[np.uint32], pixels: npt.NDArray[np.i
             raise DamagedChunkError(f"{column[band]} {name} for the {pixels[band]} pixels of band {band}")
     if directory.size and int(directory[:, 2:].min()) < STATE_LOW:
         raise DamagedChunkError(f"a state of {directory[:, 2:].min()}: expected {STATE_LOW} or more")
-
-
-class _Reader:
-    """Reads consecutive fields of a payload, aligned to 4 bytes, and refuses to read past its end."""
-
-    def __init__(self, payload: AnyArray, at: int) -> None:
-        self._payload = payload
-        self.at = at
-
-    def take(self, count: int, dtype: str, what: str) -> AnyArray:
-        size = count * np.dtype(dtype).itemsize
-        left = self._payload.size - self.at
-        if size + -size % 4 > left:
-            raise DamagedChunkError(f"the payload ends within its {what}: {size} bytes promised, {left} left")
-        taken: AnyArray = np.frombuffer(self._payload, dtype, count, self.at)
-        self.at += size + -size % 4
-        return taken

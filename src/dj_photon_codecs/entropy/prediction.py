@@ -6,32 +6,44 @@ integers of explicit width. Indices read from arrays are unsigned, because numba
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from .._compiled import compiled
+from .._compiled import Array, Int, compiled, i32, i64, u64
 from .._dither import PERIOD
 from .model import FRACTION_BITS, LANES, WEIGHT_BITS, Model
 
-#: Annotations of compiled functions; numba infers the exact types.
-Array = Any
-Int = Any
-
-i32 = np.int32
-i64 = np.int64
-u8 = np.uint8
-u16 = np.uint16
-u32 = np.uint32
-u64 = np.uint64
-
 FRACTION = i32(FRACTION_BITS)
 HALF = i32(1 << (FRACTION_BITS - 1))
-WEIGHT = i32(WEIGHT_BITS)
-WEIGHT_HALF = i32(1 << (WEIGHT_BITS - 1))
+_WEIGHT = i32(WEIGHT_BITS)
+_WEIGHT_HALF = i32(1 << (WEIGHT_BITS - 1))
 
 #: Rows predicted at a time. A multiple of the lanes, so that only the end of a run can leave a block partly filled.
 BLOCK_ROWS = LANES
+
+
+class Band(NamedTuple):
+    """A band that is predicted frame by frame."""
+
+    model: Model
+    pattern: Array  # dither offsets of one period and one more row
+    top_row: Int  # of the band in the chunk
+    chunk_rows: Int
+    means: Array  # of every pixel, shape (rows, columns)
+    column_means: tuple[Array, Array]  # predict the next row of the first frame; and scratch space
+    blurred: Array  # scratch space of three rows, kept within a frame
+    predicted: Array  # of :data:`BLOCK_ROWS` rows, flat
+
+
+class Frame(NamedTuple):
+    """A frame of a band."""
+
+    t: Int  # number among the frames that are modelled
+    phase: Int
+    weight: Int  # of the pixel's own mean [1/256]
+    rate: Int  # at which that mean is updated [1/256]
+    place: Int  # of the band's first pixel in the dither pattern
 
 
 @compiled
@@ -41,12 +53,23 @@ def contexts_of(model: Model) -> Any:
 
 
 @compiled
-def weights(t: Int, model: Model) -> Any:
-    """Return the phase of a frame, and the weight and update rate of the pixel's own mean [1/256]."""
-    seen = min(t, model.window)
-    weight = (seen << WEIGHT_BITS) // (seen + model.blend) if seen > 0 else 0
+def new_band(model: Model, pattern: Array, shape: Any, top_row: Int, rows: Int) -> Any:
+    """Return a band of a chunk with shape (time, rows, columns), before its first frame."""
+    columns = shape[2]
+    means, blurred = np.zeros((rows, columns), np.int32), np.empty((3, columns), np.int32)
+    column_means = np.full(columns, i32(model.start) << FRACTION, np.int32), np.empty(columns, np.int32)
+    predicted = np.empty(min(rows, BLOCK_ROWS) * columns, np.int32)
+    return Band(model, pattern, top_row, shape[1], means, column_means, blurred, predicted)
+
+
+@compiled
+def frame_of(band: Band, t: Int, index: Int) -> Any:
+    """Return frame ``t`` of those that are modelled, which is frame ``index`` of the chunk."""
+    seen = min(t, band.model.window)
+    weight = (seen << WEIGHT_BITS) // (seen + band.model.blend) if seen > 0 else 0
     phase = 0 if t == 0 else (1 if t < 4 else 2)
-    return phase, i32(weight), i32((1 << WEIGHT_BITS) // (seen + 1))
+    place = place_of(index, band.top_row, band.chunk_rows, band.means.shape[1])
+    return Frame(t, phase, i32(weight), i32((1 << WEIGHT_BITS) // (seen + 1)), place)
 
 
 @compiled
@@ -59,7 +82,7 @@ def place_of(frame: Int, row: Int, rows: Int, columns: Int) -> Any:
 @compiled
 def row_of(pattern: Array, place: Int, y: Int, columns: Int) -> Array:
     """Return the pattern for row ``y`` of a band that starts at ``place``; the pattern has a row beyond its period."""
-    at = (i64(place) + i64(y) * columns) % PERIOD
+    at = (place + i64(y) * columns) % PERIOD
     return pattern[at : at + columns]
 
 
@@ -84,40 +107,48 @@ def blur(line: Array, out: Array) -> None:
 
 
 @compiled
-def predict_first(column_means: Array, highest: Int, offsets: Array, out: Array) -> None:
+def predict(band: Band, frame: Frame, begin: Int) -> Any:
+    """Predict some rows of a frame from row ``begin`` on, into ``band.predicted``; return the row after them.
+
+    :func:`follow` may already have seen the rows above ``begin``. In the first frame it must have, so that only one row
+    is predicted at a time.
+    """
+    rows, columns = band.means.shape
+    highest = i32(i32(band.model.top) << FRACTION)
+    if frame.t == 0:
+        _predict_first(
+            band.column_means[0], highest, row_of(band.pattern, frame.place, begin, columns), band.predicted[:columns]
+        )
+        return begin + 1
+    end = min(begin + BLOCK_ROWS, rows)
+    _predict_later(begin, end, frame, highest, band.pattern, band.means, band.blurred, band.predicted)
+    return end
+
+
+@compiled
+def _predict_first(column_means: Array, highest: Int, offsets: Array, out: Array) -> None:
     """Predict a row of the first frame from the rows above it."""
     for x in range(out.size):
         out[x] = min(max(i32(column_means[x] + offsets[x]), i32(0)), highest)
 
 
 @compiled
-def predict(
-    begin: Int,
-    end: Int,
-    weight: Int,
-    highest: Int,
-    pattern: Array,
-    place: Int,
-    means: Array,
-    blurred: Array,
-    out: Array,
+def _predict_later(
+    begin: Int, end: Int, frame: Frame, highest: Int, pattern: Array, means: Array, blurred: Array, out: Array
 ) -> None:
-    """Predict rows ``begin`` to ``end`` of a later frame of a band that starts at ``place`` in the dither pattern.
-
-    In ``means``, rows above ``begin`` may already be updated with this frame. ``blurred`` is scratch space of three
-    rows, which must be kept between calls.
-    """
-    rows, columns = means.shape
+    """Predict rows of a later frame from the means."""
+    (rows, columns), weight = means.shape, frame.weight
     for y in range(begin, end):
         above, here, below = blurred[(y + 2) % 3], blurred[y % 3], blurred[(y + 1) % 3]
         if y == 0:
             blur(means[0], here)
             blur(means[0], above)
         blur(means[min(y + 1, rows - 1)], below)
-        offsets, own, line = row_of(pattern, place, y, columns), means[y], out[(y - begin) * columns :][:columns]
+        offsets, own = row_of(pattern, frame.place, y, columns), means[y]
+        line = out[(y - begin) * columns :][:columns]
         for x in range(line.size):
             around = i32(i32(above[x] + i32(2) * here[x] + below[x] + i32(8)) >> i32(4))
-            drawn = i32(i32(i32(own[x] - around) * weight + WEIGHT_HALF) >> WEIGHT)
+            drawn = i32(i32(i32(own[x] - around) * weight + _WEIGHT_HALF) >> _WEIGHT)
             line[x] = min(max(i32(around + drawn + offsets[x]), i32(0)), highest)
 
 
@@ -126,7 +157,7 @@ def follow(levels: Array, top: Int, rate: Int, offsets: Array, own: Array) -> No
     """Update the means of a row with its levels."""
     for x in range(own.size):
         signal = i32(i32(min(levels[x], top) << FRACTION) - offsets[x])
-        own[x] = i32(own[x] + i32(i32(i32(signal - own[x]) * rate + WEIGHT_HALF) >> WEIGHT))
+        own[x] = i32(own[x] + i32(i32(i32(signal - own[x]) * rate + _WEIGHT_HALF) >> _WEIGHT))
 
 
 @compiled

@@ -9,14 +9,15 @@ from typing import Any
 
 import numpy as np
 
-from .._compiled import compiled
+from .._compiled import Array, Int, compiled, i64, u8, u32, u64
 from .model import MAX_TABLES, SCALE, SCALE_BITS, SYMBOLS
-from .prediction import Array, Int, i64, u8, u32, u64
 
 #: Approximate stored size of a table [bits]: fixed part, and per symbol.
 _TABLE_BITS = 40.0
 _SYMBOL_BITS = 10.0
 
+#: Maximum size of a packed table [bytes].
+_MAX_TABLE_BYTES = 2 * (SYMBOLS + 3)
 
 #: Messages for damaged payloads, by the number that the compiled code returns.
 PROBLEMS = (
@@ -47,13 +48,13 @@ def _cost(one: Array, two: Array, low: Int, high: Int) -> Any:
 
 
 @compiled
-def merge_contexts(counts: Array, table_of: Array) -> Any:
+def merge_contexts(counts: Array) -> Any:
     """Let neighbouring contexts share a table if that makes the payload smaller.
 
     Each round merges every pair of neighbours that saves more than the pairs on both sides of it. While there are too
     many tables, pairs are merged even at a loss. ``counts`` are the symbol counts per context, uint32, shape
-    (contexts, 256). Fills ``table_of`` with the table of each context, which starts at 0 and increases in steps of 1,
-    and returns the symbol counts per table, shape (tables, 256).
+    (contexts, 256). Returns the table of each context, which starts at 0 and increases in steps of 1, and the symbol
+    counts per table, shape (tables, 256).
     """
     n_contexts = counts.shape[0]
     used = np.empty(n_contexts, np.int64)
@@ -71,11 +72,8 @@ def merge_contexts(counts: Array, table_of: Array) -> Any:
     for g in range(groups):
         shared[g] = counts[used[g]]
         ends[g] = used[g]  # last context of the group, which also covers unused contexts before it
-        low[g], high[g] = SYMBOLS, -1
-        for symbol in range(SYMBOLS):
-            if shared[g, symbol] > 0:
-                low[g] = min(low[g], symbol)
-                high[g] = symbol
+        present = np.flatnonzero(shared[g])
+        low[g], high[g] = present[0], present[-1]
         cost[g] = _cost(shared[g], nothing, low[g], high[g])
     gains, merged = np.empty(groups), np.empty(groups)
     while groups > 1:
@@ -105,18 +103,18 @@ def merge_contexts(counts: Array, table_of: Array) -> Any:
         if kept == groups:
             break
         groups = kept
+    table_of = np.full(n_contexts, u8(groups - 1))  # also for unused contexts after the last
     context = 0
-    for g in range(groups):
-        end = ends[g] if g + 1 < groups else n_contexts - 1
-        while context <= end:
-            table_of[context] = u8(g)
-            context += 1
-    return shared[:groups].copy()
+    for g in range(groups - 1):
+        table_of[context : ends[g] + 1] = u8(g)
+        context = ends[g] + 1
+    return table_of, shared[:groups].copy()
 
 
 @compiled
-def scale_counts(counts: Array, frequencies: Array) -> None:
-    """Scale counts to frequencies with the sum 4096; symbols that occur get at least 1."""
+def scale_counts(counts: Array) -> Array:
+    """Scale the counts of each table to frequencies with the sum 4096; symbols that occur get at least 1."""
+    frequencies = np.empty_like(counts)
     for table in range(counts.shape[0]):
         total = i64(0)
         for symbol in range(SYMBOLS):
@@ -135,6 +133,7 @@ def scale_counts(counts: Array, frequencies: Array) -> None:
             change = left if left > 0 else max(left, -(i64(frequencies[table, largest]) // 2))
             frequencies[table, largest] = u32(i64(frequencies[table, largest]) + change)
             left -= change
+    return frequencies
 
 
 @compiled
@@ -148,12 +147,13 @@ def _write_number(value: Int, packed: Array, at: Int) -> Any:
 
 
 @compiled
-def write_tables(table_of: Array, frequencies: Array, packed: Array) -> Any:
-    """Pack tables into ``packed``, which needs ``MAX_TABLE_BYTES`` per table, and return the number of bytes.
+def write_tables(table_of: Array, frequencies: Array) -> Array:
+    """Return the packed tables, uint8.
 
     A table is stored as the number of contexts that share it, the frequency of the escape, the first symbol, the
     number of symbols, and their frequencies.
     """
+    packed = np.zeros(frequencies.shape[0] * _MAX_TABLE_BYTES, np.uint8)
     at, context = 0, 0
     for table in range(frequencies.shape[0]):
         run = 0
@@ -170,11 +170,7 @@ def write_tables(table_of: Array, frequencies: Array, packed: Array) -> Any:
         at = _write_number(last - first + 1 if last else 0, packed, at)
         for symbol in range(first, last + 1):
             at = _write_number(frequencies[table, symbol], packed, at)
-    return at
-
-
-#: Maximum size of a packed table [bytes].
-MAX_TABLE_BYTES = 2 * (SYMBOLS + 3)
+    return packed[:at]
 
 
 @compiled

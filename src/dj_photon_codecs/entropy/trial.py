@@ -6,24 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from .._compiled import compiled
+from .._compiled import Array, Int, compiled, i32, i64, u64
 from .model import FRACTION_BITS, MAX_CONTEXTS, MAX_TOP, Model
-from .prediction import (
-    FRACTION,
-    Array,
-    Int,
-    contexts_of,
-    follow,
-    follow_first,
-    i32,
-    i64,
-    place_of,
-    predict,
-    predict_first,
-    row_of,
-    u64,
-    weights,
-)
+from .prediction import FRACTION, follow, follow_first, frame_of, new_band, predict, row_of
 
 #: Number of pixels that the model is chosen on.
 _TRIAL_PIXELS = 1 << 16
@@ -31,9 +16,11 @@ _TRIAL_PIXELS = 1 << 16
 #: Finest contexts: 1/8 level.
 _CONTEXT_SHIFT = FRACTION_BITS - 3
 
-#: Candidates for ``blend``, and then, with the best blend, for ``window``.
-_BLENDS = (0, 4, 16, 64)
-_WINDOWS = (15, 3, 63)
+#: Values of ``blend`` and ``window`` for the first tries.
+_BLEND, _WINDOW = 4, 15
+
+#: Candidates for ``blend`` and ``window``, tried in turn; a blend of -1 is the best one so far.
+_CANDIDATES = ((0, _WINDOW), (4, _WINDOW), (16, _WINDOW), (64, _WINDOW), (-1, 3), (-1, 63))
 
 #: Target for the mean prediction error. Low bits are split off until it is met: they are unpredictable noise.
 _WIDEST = 16
@@ -48,32 +35,29 @@ def prediction_errors(
 ) -> Any:
     """Return the mean squared and mean absolute prediction error of some rows, coded as if they were a band."""
     columns = codes.shape[2]
-    means, blurred = np.zeros((rows, columns), np.int32), np.empty((3, columns), np.int32)
-    column_means, scratch = np.empty(columns, np.int32), np.empty(columns, np.int32)
-    predicted, levels = np.empty(rows * columns, np.int32), np.empty(columns, np.int32)
-    column_means[:] = i32(model.start) << FRACTION
+    band = new_band(model, pattern, codes.shape, top_row, rows)
+    means, predicted, levels = band.means, band.predicted, np.empty(columns, np.int32)
+    column_means, scratch = band.column_means
     low, base, top, bits = i32(model.low_bits), i32(model.base), i32(model.top), i32(mask)
-    highest = i32(top << FRACTION)
     squares, sizes = i64(0), i64(0)
     for t in range(frames.size):
-        _, weight, rate = weights(t, model)
-        start = place_of(frames[t], top_row, codes.shape[1], columns)
-        if t:
-            predict(0, rows, weight, highest, pattern, start, means, blurred, predicted)
-        for y in range(rows):
-            offsets, expected = row_of(pattern, start, y, columns), predicted[y * columns : (y + 1) * columns]
-            if t == 0:
-                predict_first(column_means, highest, offsets, expected)
-            line = codes[frames[t], top_row + y]
-            for x in range(columns):
-                level = min(i32(i32(i32(i32(line[x]) - base) & bits) >> low), top)
-                off = i64(i32(i32(level << FRACTION) - expected[x]))
-                squares += off * off
-                sizes += abs(off)
-                levels[x] = level
-            follow(levels, top, rate, offsets, means[y])
-            if t == 0:
-                follow_first(levels, top, offsets, column_means, scratch)
+        frame = frame_of(band, t, frames[t])
+        begin = 0
+        while begin < rows:
+            stop = predict(band, frame, begin)
+            for y in range(begin, stop):
+                line, expected = codes[frames[t], top_row + y], predicted[(y - begin) * columns :][:columns]
+                for x in range(columns):
+                    level = min(i32(i32(i32(i32(line[x]) - base) & bits) >> low), top)
+                    off = i64(i32(i32(level << FRACTION) - expected[x]))
+                    squares += off * off
+                    sizes += abs(off)
+                    levels[x] = level
+                offsets = row_of(pattern, frame.place, y, columns)
+                follow(levels, top, frame.rate, offsets, means[y])
+                if t == 0:
+                    follow_first(levels, top, offsets, column_means, scratch)
+            begin = stop
     n = frames.size * rows * columns
     return squares / n / 4.0**FRACTION_BITS, sizes / n / 2.0**FRACTION_BITS
 
@@ -115,12 +99,10 @@ def _model(low_bits: Int, blend: Int, window: Int, first: Int, levels: Int, base
     """Return a model for a range of levels, with contexts as fine as ``MAX_CONTEXTS`` allows."""
     top = min(levels >> low_bits, MAX_TOP)
     start = min(max(first >> low_bits, 0), top)
-    model = Model(low_bits, blend, window, _CONTEXT_SHIFT, start, top, base, dithered)
     shift = _CONTEXT_SHIFT
-    while contexts_of(model) > MAX_CONTEXTS:
+    while ((top << FRACTION_BITS) >> shift) + 1 > MAX_CONTEXTS:
         shift += 1
-        model = Model(low_bits, blend, window, shift, start, top, base, dithered)
-    return model
+    return Model(low_bits, blend, window, shift, start, top, base, dithered)
 
 
 @compiled
@@ -141,30 +123,29 @@ def choose_model(codes: Array, mask: Int, sign: Int, frames: Array, plain: Array
     coarse = 0  # low bits to drop so that all levels can be predicted
     while levels >> coarse > MAX_TOP:
         coarse += 1
-    tried = _model(coarse, _BLENDS[1], _WINDOWS[0], first, levels, base, False)
+    tried = _model(coarse, _BLEND, _WINDOW, first, levels, base, False)
     spread = prediction_errors(codes, mask, tried, frames, top_row, taken, plain)[1] * 2.0**coarse
     low_bits = 0  # from the absolute error: a squared one would depend on single bright pixels
     while spread > _WIDEST * 2.0**low_bits:
         low_bits += 1
 
-    square = 0.0
     dither, pattern = False, plain
     if low_bits == 0:
         sizes = np.empty(2)
         for i in range(2):
-            tried = _model(0, _BLENDS[1], _WINDOWS[0], first, levels, base, i == 1)
+            tried = _model(0, _BLEND, _WINDOW, first, levels, base, i == 1)
             _, sizes[i] = prediction_errors(codes, mask, tried, frames, top_row, taken, dithered if i else plain)
         dither = sizes[0] - sizes[1] > 0.5 / np.sqrt(frames.size * taken * columns)  # more than by chance
         pattern = dithered if dither else plain
 
-    best, blend, window = np.inf, _BLENDS[0], _WINDOWS[0]
-    for i in range(len(_BLENDS) + len(_WINDOWS) - 1):
-        kept = blend if i >= len(_BLENDS) else _BLENDS[i]
-        frames_of_mean = _WINDOWS[i - len(_BLENDS) + 1] if i >= len(_BLENDS) else _WINDOWS[0]
-        if i >= len(_BLENDS) and frames.size <= min(frames_of_mean, _WINDOWS[0]) + 1:
-            continue
-        tried = _model(low_bits, kept, frames_of_mean, first, levels, base, dither)
+    best, blend, window = np.inf, _BLEND, _WINDOW
+    for candidate_blend, candidate_window in _CANDIDATES:
+        if candidate_blend < 0:
+            if frames.size <= min(candidate_window, _WINDOW) + 1:
+                continue  # too few frames
+            candidate_blend = blend
+        tried = _model(low_bits, candidate_blend, candidate_window, first, levels, base, dither)
         square, _ = prediction_errors(codes, mask, tried, frames, top_row, taken, pattern)
         if square < best:
-            best, blend, window = square, kept, frames_of_mean
+            best, blend, window = square, candidate_blend, candidate_window
     return _model(low_bits, blend, window, first, levels, base, dither)

@@ -16,9 +16,8 @@ from numba.core.cgutils import get_or_insert_function
 from numba.core.registry import cpu_target
 from numba.extending import intrinsic
 
-from .._compiled import compiled
+from .._compiled import Array, Int, compiled, u64
 from .model import LANES, SCALE, SCALE_BITS, STATE_LOW
-from .prediction import Array, Int, u64
 
 _WIDTH = 8
 _INT = ir.IntType(32)
@@ -103,19 +102,16 @@ _take: Any = intrinsic(_taking)
 
 
 @compiled
-def take_block(
-    x: Int, first: Int, predicted: Array, shift: Int, tables: Array, slots: Array, words: Array, place: Int,
-    states: Array, entries: Array, symbols: Array,
-) -> Any:  # fmt: skip
-    """Decode 32 symbols like :func:`.decoder.take_block`; ``entries`` is unused."""
+def take_block(x: Int, first: Int, predicted: Array, stream: Any, place: Int, symbols: Array) -> Any:
+    """Decode 32 symbols like :func:`.decoder.take_block`, from a :class:`.decoder.Stream`."""
     used = _take(
         u64(predicted.ctypes.data) + u64(4) * u64(x),
-        u64(shift),
-        u64(tables.ctypes.data) + u64(4) * u64(first),
-        u64(slots.ctypes.data),
-        u64(words.ctypes.data) + u64(2) * u64(place),
+        u64(stream.shift),
+        u64(stream.tables.ctypes.data) + u64(4) * u64(first),
+        u64(stream.slots.ctypes.data),
+        u64(stream.words.ctypes.data) + u64(2) * u64(place),
         u64(_DEALT.ctypes.data),
-        u64(states.ctypes.data),
+        u64(stream.states.ctypes.data),
         u64(symbols.ctypes.data) + u64(x),
     )
     return u64(place + used)
