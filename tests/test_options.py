@@ -84,7 +84,7 @@ def test_a_value_that_is_not_legal_is_refused_wherever_it_is_given(name: str, va
     ("other", "message"),
     [
         ({"zarr_format": 2}, "the dense profile needs zarr_format=3, got 2"),
-        ({"compressors": ()}, r"its own entropy coder, got compressors=\(\): leave them out"),
+        ({"compressors": ()}, r"its own entropy coder, got compressors=\(\): omit them"),
     ],
     ids=str,
 )

@@ -101,7 +101,7 @@ def test_a_gain_that_the_recording_contradicts_is_used_and_warned_about(counts: 
     from dj_photon_codecs import Calibration, CalibrationWarning
 
     gain = 10 * calibrate(counts).conversion_gain
-    with pytest.warns(CalibrationWarning, match=rf"given conversion gain is {gain:g} .* own noise has \d+") as told:
+    with pytest.warns(CalibrationWarning, match=rf"given conversion gain is {gain:g} .* noise shows \d+") as told:
         stored: Any = write_movie({}, counts, calibration=Calibration.given(gain, 0))
     assert len(told) == 1
     assert stored.calibration.conversion_gain == gain
