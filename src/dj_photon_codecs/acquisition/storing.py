@@ -202,8 +202,9 @@ class Storing:
 
     def _write_journal(self) -> None:
         if self._journal_written is not self._journal:
-            submit(write_journal(self._target, self._journal)).result()
-            self._journal_written = self._journal
+            journal = self._journal  # another thread may replace it meanwhile
+            submit(write_journal(self._target, journal)).result()
+            self._journal_written = journal
 
     def _chores(self) -> None:
         now = time.monotonic()
