@@ -65,7 +65,7 @@ def measure(regime: Regime, counts: Counts, profile: str) -> list[list[str]]:
         read = cpu(lambda: open_movie(folder / "0")[:])
         movie = open_movie(folder / "0")
         inner: Any = movie.metadata.codecs[0].codecs  # type: ignore[union-attr]  # stored with shards
-        parameters = inner[0]._parameters("uint16")
+        parameters = inner[0].parameters(counts.dtype)
         chunks = [counts[start : start + CHUNK] for start in range(0, len(counts), CHUNK)]
         codes = [encode_counts(chunk, parameters) for chunk in chunks]
         encode, decode = coders(profile, inner, codes[0])

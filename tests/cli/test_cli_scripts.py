@@ -188,12 +188,17 @@ def test_verify_tells_half_a_movie_from_a_wrong_path(
     assert message in run.out
 
 
-@pytest.mark.parametrize(("path", "named"), [("disk/scan.zarr", "disk"), ("gone/2026/scan.zarr", "gone")])
-def test_verify_tells_a_disk_that_is_not_mounted(shell: Shell, tmp_path: Path, path: str, named: str) -> None:
+@pytest.mark.parametrize(
+    ("path", "named", "problem"),
+    [("disk/scan.zarr", "disk", "is empty"), ("gone/2026/scan.zarr", "gone", "does not exist")],
+)
+def test_verify_tells_a_disk_that_is_not_mounted(
+    shell: Shell, tmp_path: Path, path: str, named: str, problem: str
+) -> None:
     (tmp_path / "disk").mkdir()
     run = shell("verify", str(tmp_path / path))
     assert run.code == 4
-    assert f"the folder {tmp_path / named} is " in run.out
+    assert f"the folder {tmp_path / named} {problem}" in run.out
     assert "Is its disk mounted?" in run.out
 
 
