@@ -37,12 +37,13 @@ def interrupt_while_writing(script: str, *arguments: str, cwd: Path, number: int
         assert process.stdout is not None
         line = process.stdout.readline()
         errors = ""
-        for _ in range(60):
+        for _ in range(12):
             if line == "stored\n":
                 # Again until it ends: a signal that comes just before the main thread waits is seen after the wait.
+                # Not too soon: while Python ends, a second one would kill it.
                 process.send_signal(number)
             try:
-                _, errors = process.communicate(timeout=1)
+                _, errors = process.communicate(timeout=5)
                 break
             except subprocess.TimeoutExpired:
                 continue
