@@ -528,3 +528,20 @@ def test_a_stack_larger_than_the_memory_it_may_take_is_stored(
         tracemalloc.stop()
     assert peak < 16 << 20 < counts.nbytes
     np.testing.assert_array_equal(stored[-5:], counts[-5:])
+
+
+def test_a_crop_of_arranged_pages_reads_no_more_of_a_page() -> None:
+    from dj_photon_codecs.sources.stack import Index, Stack
+    from dj_photon_codecs.sources.tiff import _page_table
+
+    counts = np.arange(6 * 5 * 4).reshape(6, 5, 4)
+    asked: list[Index] = []
+
+    def read(index: Index) -> Any:
+        asked.append(index)
+        return counts[index]
+
+    pages = Stack("scan.tif", "TYX", counts.shape, counts.dtype, read, lambda: None)
+    found = _page_table(pages, "TC", np.arange(6).reshape(3, 2)).read((slice(1, 3), slice(2), slice(1, 2), slice(3)))
+    np.testing.assert_array_equal(found, counts.reshape(3, 2, 5, 4)[1:3, :, 1:2, :3])
+    assert [index[1:] for index in asked] == [(slice(1, 2), slice(3))] * 4

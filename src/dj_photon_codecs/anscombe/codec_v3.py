@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import abstractmethod
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -27,9 +28,9 @@ class CountsCodec(ArrayArrayCodec):
     is_fixed_size: ClassVar[bool] = True  # type: ignore[misc]  # zarr declares a plain attribute
     encoded_dtype: str
 
+    @abstractmethod
     def encode_now(self, counts: AnyArray, room: EncodingRoom) -> AnyArray:
         """Encode a chunk in the calling thread."""
-        raise NotImplementedError
 
     def decode_now(
         self, codes: AnyArray, chunk_spec: ArraySpec, room: Any, threads: int, box: Box | None = None
@@ -37,8 +38,9 @@ class CountsCodec(ArrayArrayCodec):
         """Decode a whole chunk in the calling thread, whatever the box."""
         return self._decode(codes, chunk_spec)
 
+    @abstractmethod
     def _decode(self, codes: AnyArray, spec: ArraySpec) -> AnyArray:
-        raise NotImplementedError
+        """Decode a chunk to counts in the shape and dtype of the array."""
 
     def compute_encoded_size(self, input_byte_length: int, chunk_spec: ArraySpec) -> int:
         """Return the size in bytes of the codes of ``input_byte_length`` bytes of counts."""

@@ -21,7 +21,7 @@ from .metadata import Metadata, inverse, micrometres, seconds
 from .pages import SAY_SHAPE, all_pages, quiet, series_of, single_page
 from .paths import Found
 from .raw import filled_in
-from .stack import DamagedFile, Options, Stack, closed_on_error, image_reader, library, without_time
+from .stack import DamagedFile, Index, Options, Stack, closed_on_error, image_reader, library, without_time
 
 _PLAIN = {"uniform", "scanimage", "bigtiff"}  # tifffile flags of files whose pages are consecutive in time
 #: Numbers of TIFF compressions that may alter counts.
@@ -244,8 +244,12 @@ def _scanimage(group: Group, options: Options, settings: dict[str, str], metadat
 
 def _page_table(pages: Stack, axes: str, table: AnyArray) -> Stack:
     """Arrange pages by a table of page numbers, with one letter per table axis."""
-    whole = tuple(slice(0, length) for length in pages.shape[1:])
-    read = image_reader(lambda number: pages.read((slice(number, number + 1), *whole))[0], table)
+
+    def read(index: Index) -> AnyArray:
+        chosen, inside = index[: table.ndim], index[table.ndim :]  # the pages read no more than is wanted
+        gather = image_reader(lambda number: pages.read((slice(number, number + 1), *inside))[0], table)
+        return gather((*chosen, *(slice(None),) * len(inside)))
+
     return replace(pages, axes=axes + pages.axes[1:], shape=(*table.shape, *pages.shape[1:]), read=read)
 
 
